@@ -1,0 +1,1 @@
+"""gRPC servers and channels that no service can build without health, identity, validation and deadlines."""

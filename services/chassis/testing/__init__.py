@@ -1,0 +1,1 @@
+"""Helpers and fixtures with which every service tests against real PostgreSQL, RabbitMQ and gRPC."""
