@@ -1,0 +1,1 @@
+"""The rules of publishing. Pure: no I/O, no clock, no framework."""
