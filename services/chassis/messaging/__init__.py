@@ -1,0 +1,29 @@
+"""
+Events over RabbitMQ: how a service's worker process hears of them and tells of its own.
+
+`envelope` (what an event looks like on the wire) knows no broker and may be imported anywhere. `topology`,
+`publisher`, `relay` and `dead_letters` know pika. `entrypoint` and `launcher` alone know nameko and eventlet,
+so that nameko can be replaced by replacing these two.
+
+A service's worker is a plain class::
+
+    class Worker:
+        name = "publishing"                       # the service's name, which is also its database schema
+
+        def __init__(self, settings: PublishingSettings) -> None: ...    # optional; called once, at the start
+
+        @event_handler(AccountBound)
+        def on_account_bound(self, tx: Transaction, event: Event[AccountBound]) -> None: ...
+
+        @every(3600)
+        def purge(self, database: Database) -> None: ...
+
+and starts, in the service's `__main__`, by::
+
+    from services.chassis.messaging.launcher import run_worker
+    run_worker("services.publishing.worker:Worker", "services.publishing.settings:PublishingSettings")
+
+Both are paths, because nothing may be imported before the launcher has patched the standard library.
+
+Not for commands or calls between services: those are gRPC. Not for work of minutes: a handler has 5 seconds.
+"""
