@@ -97,7 +97,12 @@ PASSIONS = {
         topics=("skincare", "fashion", "photography"),
         communities=("ootd", "empties"),
         brands=("perfect-diary", "uniqlo", "canon"),
-        posts=("空瓶记：{}回购第五次", "{}避雷，烂脸警告", "My {} routine in under five minutes", "秋冬{}分享"),
+        posts=(
+            "空瓶记：{}回购第五次",
+            "{}避雷，烂脸警告",
+            "My {} routine in under five minutes",
+            "秋冬{}分享",
+        ),
         words=("面霜", "穿搭", "skincare", "makeup"),
     ),
     "sport": Passion(
@@ -108,7 +113,16 @@ PASSIONS = {
         words=("半马", "健身", "five-a-side", "half marathon"),
     ),
 }
-WEIGHTS = {"outdoors": 9, "family": 12, "cars": 10, "food": 22, "games": 18, "work": 14, "beauty": 15, "sport": 14}
+WEIGHTS = {
+    "outdoors": 9,
+    "family": 12,
+    "cars": 10,
+    "food": 22,
+    "games": 18,
+    "work": 14,
+    "beauty": 15,
+    "sport": 14,
+}
 
 
 def people(count: int, seed: int) -> Iterator[dict[str, object]]:
@@ -116,20 +130,25 @@ def people(count: int, seed: int) -> Iterator[dict[str, object]]:
     random = Random(seed)  # noqa: S311 -- repeatable, not secret
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
     for number in range(count):
-        passions = [PASSIONS[name] for name in dict.fromkeys(random.choices(names, weights, k=random.randint(1, 3)))]
+        passions = [
+            PASSIONS[name] for name in dict.fromkeys(random.choices(names, weights, k=random.randint(1, 3)))
+        ]
         yield {
             "user": f"u{number:06d}",
             "gender": random.choice("fm"),
             "age": min(80, max(14, round(random.gauss(33, 11)))),
             "city": random.choices(list(CITIES), list(CITIES.values()))[0],
-            "topics": sorted({topic for p in passions for topic in random.sample(p.topics, random.randint(1, 2))}),
+            "topics": sorted(
+                {topic for p in passions for topic in random.sample(p.topics, random.randint(1, 2))}
+            ),
             "communities": sorted({random.choice(p.communities) for p in passions if random.random() < 0.6}),
             "brands": sorted({random.choice(p.brands) for p in passions if random.random() < 0.5}),
             "posts": [
                 {
                     "id": f"u{number:06d}-{index}",
                     "time": (NEWEST_POST - timedelta(minutes=random.randint(0, 200_000))).isoformat(),
-                    "text": (passion := random.choice(passions)) and random.choice(passion.posts).format(random.choice(passion.words)),
+                    "text": (passion := random.choice(passions))
+                    and random.choice(passion.posts).format(random.choice(passion.words)),
                 }
                 for index in range(random.randint(0, 5))
             ],

@@ -1,0 +1,119 @@
+"""A partner app's view of the platform: HTTP, JSON, bearer tokens, problem+json. Knows nothing that OpenAPI does not say."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import httpx
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
+    """An answer of the gateway that is a problem (RFC 9457). `reason` is what programs branch on."""
+
+    def __init__(self, status: int, body: Json) -> None:
+        super().__init__(f"{status} {body.get('reason', '')}: {body.get('detail', '')}")
+        self.status = status
+        self.body = body
+        self.reason: str = body.get("reason", "")
+
+
+class Gateway:
+    """One caller of the gateway. `token` is the bearer token, or empty for nobody in particular."""
+
+    def __init__(self, url: str, token: str = "", *, timeout: float = 30) -> None:
+        self.url = url
+        self._http = httpx.Client(
+            base_url=url, timeout=timeout, headers={"authorization": f"Bearer {token}"} if token else {}
+        )
+
+    def login(self, email: str, password: str) -> "Gateway":
+        """Log a member in."""
+        session = self.post("/v1/sessions", {"email": email, "password": password})
+        return Gateway(self.url, session["access_token"])
+
+    def client(self, client_id: str, secret: str) -> "Gateway":
+        """Authenticate a partner app or an operator by OAuth2 client credentials."""
+        answer = self._http.post(
+            "/oauth2/token",
+            data={"grant_type": "client_credentials"},
+            auth=httpx.BasicAuth(client_id, secret),
+        )
+        return Gateway(self.url, self._json(answer)["access_token"])
+
+    def get(self, path: str, **query: Any) -> Json:
+        """Read."""
+        return self._json(self._http.get(path, params=query))
+
+    def list(self, path: str, field: str, **query: Any) -> Iterator[Json]:
+        """Read all pages of a list."""
+        token = ""
+        while True:
+            page = self.get(path, **query, **({"pageToken": token} if token else {}))
+            yield from page.get(field, [])
+            token = page.get("nextPageToken", "")
+            if not token:
+                return
+
+    def post(self, path: str, body: Json | None = None) -> Json:
+        """Write. The key makes it safe to send again when the answer is lost, and so it is sent again."""
+        headers = {"idempotency-key": str(uuid4())}
+        for wait in (0.2, 0.5, 1, 2, 4, 0):
+            try:
+                answer = self._http.post(path, json=body or {}, headers=headers)
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not wait:
+                    return self._json(answer)
+            except httpx.TransportError:
+                if not wait:
+                    raise
+            time.sleep(wait)  # the pause between tries, not synchronisation
+        raise AssertionError("the last try returns or raises")
+
+    def delete(self, path: str) -> Json:
+        """Delete."""
+        return self._json(self._http.delete(path))
+
+    def upload(self, path: str, lines: Iterable[bytes], *, timeout: float = 300) -> Json:
+        """Stream JSON Lines."""
+        return self._json(
+            self._http.post(
+                path, content=iter(lines), headers={"content-type": "application/x-ndjson"}, timeout=timeout
+            )
+        )
+
+    def page(self, path: str) -> str:
+        """A public HTML page."""
+        answer = self._http.get(path)
+        answer.raise_for_status()
+        return answer.text
+
+    def events(self, path: str, **query: Any) -> Iterator[Json]:
+        """The data of a stream of server-sent events, until the server ends it."""
+        with self._http.stream("GET", path, params=query, headers={"accept": "text/event-stream"}) as stream:
+            if stream.status_code != httpx.codes.OK:
+                stream.read()
+                self._json(stream)
+            for line in stream.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+
+    @staticmethod
+    def _json(answer: httpx.Response) -> Json:
+        body: Json = answer.json() if answer.content else {}
+        if answer.is_success:
+            return body
+        raise Problem(answer.status_code, body)
+
+
+def eventually(ask: Callable[[], T | None], *, what: str, seconds: float = 30) -> T:
+    """Ask until there is an answer. Raises TimeoutError, naming what was waited for."""
+    deadline = time.monotonic() + seconds
+    while (answer := ask()) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {seconds:g} s")
+        time.sleep(0.1)  # between two polls; the deadline above is what ends the wait
+    return answer
