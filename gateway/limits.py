@@ -1,0 +1,180 @@
+"""
+How much one caller may ask for: bytes of headers and bodies, requests a second, requests at the same time.
+
+Counted in memory, per process, and forgotten at a restart. That protects the services behind us; it is no quota that
+anybody is billed by.
+"""
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from starlette.types import Receive
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from gateway.errors import Problem
+
+_MOST_KEYS = 100_000
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection; nobody reads an answer."""
+
+
+class TokenBuckets:
+    """
+    One token bucket per key: `rate` tokens a second, at most `burst`.
+
+    The keys used longest ago are forgotten when there are too many, and begin with a full bucket again.
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
+
+    def take(self, key: Hashable) -> timedelta | None:
+        """Take a token. None when there was one, else how long it takes until there is."""
+        now = self._clock()
+        tokens, at = self._buckets.pop(key, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        taken = tokens >= 1
+        self._buckets[key] = (tokens - 1 if taken else tokens, now)
+        if len(self._buckets) > _MOST_KEYS:
+            self._buckets.popitem(last=False)
+        return None if taken else timedelta(seconds=(1 - tokens) / self._rate)
+
+
+class RequestLimits:
+    """Requests a second per credential and per tenant, and requests in progress per tenant."""
+
+    def __init__(self, *, credential_rate: float, tenant_rate: float, tenant_concurrency: int) -> None:
+        self._credentials = TokenBuckets(credential_rate, 2 * credential_rate)
+        self._tenants = TokenBuckets(tenant_rate, 2 * tenant_rate)
+        self._most = tenant_concurrency
+        self._running: Counter[str] = Counter()
+
+    @contextmanager
+    def request(self, credential: str, tenant: str) -> Iterator[None]:
+        """Hold a place for one request. Raises 429 `RATE_LIMITED` or `TOO_MANY_AT_ONCE`."""
+        for buckets, key in ((self._credentials, credential), (self._tenants, tenant)):
+            wait = buckets.take(key)
+            if wait is not None:
+                raise Problem(
+                    429, "RATE_LIMITED", f"{key} asks more often than is allowed; slow down", retry_after=wait
+                )
+        if self._running[tenant] >= self._most:
+            raise Problem(
+                429,
+                "TOO_MANY_AT_ONCE",
+                f"{tenant} has {self._most} requests in progress, which is the most; wait for one to end",
+                metadata={"limit": str(self._most)},
+                retry_after=timedelta(seconds=1),
+            )
+        self._running[tenant] += 1
+        try:
+            yield
+        finally:
+            self._running[tenant] -= 1
+            if not self._running[tenant]:
+                del self._running[tenant]
+
+
+class Body:
+    """A request's body, read in pieces and never more than `limit` bytes of it."""
+
+    def __init__(self, receive: Receive, limit: int, declared: str | None) -> None:
+        """Raises 413 at once when the client already declares too much, before a byte is asked for."""
+        self._receive = receive
+        self._limit = limit
+        self._count = 0
+        self._more = True
+        if declared is not None and declared.isdecimal() and int(declared) > limit:
+            raise self._too_large()
+
+    async def piece(self) -> bytes | None:
+        """The next bytes, or None at the end. Raises 413 at the first byte over, ClientGoneError when it breaks off."""
+        if not self._more:
+            return None
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        self._more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        self._count += len(piece)
+        if self._count > self._limit:
+            raise self._too_large()
+        return piece
+
+    async def whole(self) -> bytes:
+        """All of it."""
+        pieces = []
+        while (piece := await self.piece()) is not None:
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            413,
+            "BODY_TOO_LARGE",
+            f"the body of this route may have {self._limit} bytes",
+            metadata={"limit": str(self._limit)},
+            # The rest of the body is not read: the connection is of no use any more.
+            headers={"connection": "close"},
+        )
+
+
+def bounded_protocol(header_bytes: int) -> type[HttpToolsProtocol]:
+    """uvicorn's HTTP protocol, with an end to how long a request line with headers may be: it has none itself."""
+
+    class BoundedProtocol(HttpToolsProtocol):
+        _in_headers = True
+        _header_count = 0
+
+        def data_received(self, data: bytes) -> None:
+            if self._in_headers:
+                # Counts the bytes that come while headers are read, pipelined ones of the body at their end included.
+                self._header_count += len(data)
+            super().data_received(data)
+            if self._in_headers and self._header_count > header_bytes and not self.transport.is_closing():
+                self.transport.write(_HEADERS_TOO_LARGE)
+                self.transport.close()
+
+        def on_message_begin(self) -> None:
+            self._in_headers, self._header_count = True, 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_headers = False
+            super().on_headers_complete()
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            self._in_headers, self._header_count = True, 0
+
+        def send_400_response(self, msg: str) -> None:
+            self.transport.write(_MALFORMED)
+            self.transport.close()
+
+    return BoundedProtocol
+
+
+def _plain(status: str, reason: str, detail: str) -> bytes:
+    body = (
+        f'{{"type":"urn:numerator:problem:{reason.lower().replace("_", "-")}","status":{status[:3]},'
+        f'"title":"{reason.replace("_", " ").capitalize()}","detail":"{detail}","reason":"{reason}"}}'
+    )
+    return (
+        f"HTTP/1.1 {status}\r\ncontent-type: application/problem+json\r\ncontent-length: {len(body)}\r\n"
+        f"connection: close\r\n\r\n{body}"
+    ).encode()
+
+
+_HEADERS_TOO_LARGE = _plain(
+    "431 Request Header Fields Too Large", "HEADERS_TOO_LARGE", "the request line and headers are too long"
+)
+_MALFORMED = _plain("400 Bad Request", "MALFORMED_HTTP", "this is no HTTP request")
+
