@@ -95,6 +95,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
             next_step=next_step(edition.reason, enterprise),
             position=record.position if record else 0,
             snapshot_version=edition.snapshot_version,
+            enterprise=enterprise,
         )
 
     def GetSnapshot(self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext) -> pb.Snapshot:

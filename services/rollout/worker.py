@@ -1,0 +1,28 @@
+"""Rollout's worker: what accounts tells of enterprises, to use cases."""
+
+from numerator.events.v1.accounts_pb2 import EnterpriseRegistered, EnterpriseVerificationRevoked, EnterpriseVerified
+
+from services.chassis.database import PLATFORM, Transaction
+from services.chassis.messaging.entrypoint import event_handler
+from services.chassis.messaging.envelope import Event
+from services.rollout import usecases
+
+
+class Worker:
+    """Decides admissions as enterprises come, are verified, or lose it. A decision looks at all enterprises: scope PLATFORM."""
+
+    name = "rollout"
+
+    @event_handler(EnterpriseRegistered, scope=PLATFORM)
+    def on_enterprise_registered(self, tx: Transaction, event: Event[EnterpriseRegistered]) -> None:
+        usecases.remember_enterprise(tx, event.message.enterprise, verified=None)
+
+    @event_handler(EnterpriseVerified, scope=PLATFORM)
+    def on_enterprise_verified(self, tx: Transaction, event: Event[EnterpriseVerified]) -> None:
+        usecases.remember_enterprise(tx, event.message.enterprise, verified=True)
+
+    @event_handler(EnterpriseVerificationRevoked, scope=PLATFORM)
+    def on_enterprise_verification_revoked(
+        self, tx: Transaction, event: Event[EnterpriseVerificationRevoked]
+    ) -> None:
+        usecases.remember_enterprise(tx, event.message.enterprise, verified=False)
