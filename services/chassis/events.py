@@ -1,4 +1,4 @@
-"""Event messages as bytes, and back. Knows no broker: the outbox stores what `encode` makes, messaging sends it."""
+"""Event messages as bytes and back: the outbox stores what `encode` makes, messaging decodes it."""
 
 import json
 from functools import cache
@@ -7,7 +7,6 @@ from typing import TypeVar
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
-
 from numerator.options.v1 import options_pb2
 
 M = TypeVar("M", bound=Message)
@@ -34,8 +33,8 @@ def encode(message: Message) -> tuple[str, bytes]:
     """
     The content type and the body of an event.
 
-    Proto-JSON, because people read events; binary for bulk (a message that holds a list of messages anywhere), which
-    JSON makes many times slower and larger, and for bytes, which JSON does not show either.
+    Proto-JSON, because people read events; binary for bulk (a message that holds a list of messages
+    anywhere), which JSON makes many times slower and larger, and for bytes, which JSON does not show either.
     """
     if _is_bulk(message.DESCRIPTOR):
         return BINARY, message.SerializeToString(deterministic=True)
@@ -51,17 +50,21 @@ def decode(content_type: str, body: bytes, message_class: type[M]) -> M:
 
     Raises:
         UndecodableError: for another content type, or bytes that are no such message.
+
     """
+    if content_type not in (JSON, BINARY):
+        raise UndecodableError(f"content type {content_type!r} is neither {JSON} nor {BINARY}")
     message = message_class()
     try:
         if content_type == BINARY:
             message.ParseFromString(body)
-        elif content_type == JSON:
-            json_format.Parse(body.decode(), message, ignore_unknown_fields=True)
         else:
-            raise UndecodableError(f"content type {content_type!r} is neither {JSON} nor {BINARY}")
-    # A deeply nested JSON text ends the parser with a RecursionError.
-    except (DecodeError, json_format.ParseError, UnicodeDecodeError, RecursionError) as error:
+            fields = json.loads(body.decode())
+            if not isinstance(fields, dict):  # json_format takes an empty list for an empty message
+                raise json_format.ParseError("no JSON object")
+            json_format.ParseDict(fields, message, ignore_unknown_fields=True)
+    # ValueError: no UTF-8, no JSON. RecursionError: JSON nested too deeply.
+    except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
         raise UndecodableError(f"the body is no {message_class.DESCRIPTOR.full_name}") from error
     return message
 

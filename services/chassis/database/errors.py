@@ -31,7 +31,9 @@ def translate(error: psycopg.Error, *, lost: bool, committing: bool = False) -> 
     Args:
         error: what psycopg raised.
         lost: whether the connection is gone.
-        committing: whether it happened during COMMIT. When the connection is gone as well, the outcome is unknown.
+        committing: whether it happened during COMMIT. When the connection is gone as well, the outcome is
+            unknown.
+
     """
     match error:
         case _ if lost:

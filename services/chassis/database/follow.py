@@ -33,7 +33,7 @@ def _jittered(seconds: float) -> float:
 
 
 class Subscription:
-    """Wakes one waiter. Call `clear`, then look at the data, then `wait`: what comes in between is not missed."""
+    """Wakes one waiter. First `clear`, then look at the data, then `wait`: nothing in between is missed."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
@@ -53,11 +53,12 @@ class Subscription:
 
 class Listener:
     """
-    One connection of a process that LISTENs to a channel and wakes all who wait on it, from a thread of its own.
+    One connection of a process that LISTENs to a channel and wakes all who wait on it, from a thread of its
+    own.
 
-    A subscription has a key: notifications wake it whose payload, or whose payload's first word, is the key; without
-    a key, all do. Whenever the connection was lost and made again everybody is woken, for who knows what was said
-    meanwhile.
+    A subscription has a key: notifications wake it whose payload, or whose payload's first word, is the key;
+    without a key, all do. Whenever the connection was lost and made again everybody is woken, for who knows
+    what was said meanwhile.
     """
 
     def __init__(self, connect: "Callable[[], Connection]", channel: str) -> None:
@@ -136,10 +137,11 @@ class Follower:
     Args:
         database: of the service.
         log: which log.
-        apply: takes the next changes, oldest first; runs in the follower's thread. When it raises a ServiceError that
-            passes (UNAVAILABLE, ABORTED, DEADLINE_EXCEEDED) it is called again with the same changes; when it raises
-            anything else the follower stops and is not `healthy`.
+        apply: takes the next changes, oldest first; runs in the follower's thread. When it raises a
+            ServiceError that passes (UNAVAILABLE, ABORTED, DEADLINE_EXCEEDED) it is called again with the
+            same changes; when it raises anything else the follower stops and is not `healthy`.
         after: the sequence number from which to follow; see `Transaction.last_change`.
+
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class Follower:
         return self._position
 
     def caught_up(self, sequence: int, timeout: float) -> bool:
-        """Wait until all changes up to `sequence` are applied, at most `timeout` seconds; whether they are."""
+        """Wait until all changes up to `sequence` are applied; False after `timeout` seconds."""
         with self._moved:
             return self._moved.wait_for(lambda: self._position >= sequence, timeout)
 
@@ -189,7 +191,7 @@ class Follower:
         try:
             with self._database.changes_listener().subscribe(self._log, self._subscription):
                 self._follow()
-        except Exception:  # noqa: BLE001 whatever the service's function raises ends the follower, seen in `healthy`
+        except Exception:  # whatever the service's function raises ends the follower, and shows in `healthy`
             self._reads = False
             _logger.exception("follower.failed", log=self._log, position=self._position)
 

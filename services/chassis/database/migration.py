@@ -46,10 +46,10 @@ def migrate(
     """
     Bring a service's schema up to date. Safe to repeat, and to run from several processes at once.
 
-    Makes the role `<schema>_owner` (cannot log in; owns everything) and the role `<schema>` (the application's: logs
-    in with `app_password`, may read and write rows of this schema and nothing else), the schema itself, and applies
-    the chassis' and then the service's files `NNNN_what.sql`, each once, each in a transaction of its own, as the
-    owner, with the platform's sight of rows.
+    Makes the role `<schema>_owner` (cannot log in; owns everything) and the role `<schema>` (the
+    application's: logs in with `app_password`, may read and write rows of this schema and nothing else), the
+    schema itself, and applies the chassis' and then the service's files `NNNN_what.sql`, each once, each in a
+    transaction of its own, as the owner, with the platform's sight of rows.
 
     Args:
         admin_url: of a role that may create roles and schemas in the database.
@@ -62,8 +62,10 @@ def migrate(
         The names of the files that were applied now.
 
     Raises:
-        MigrationError: a file was changed after it was applied, or is named wrongly; a role has too many rights.
+        MigrationError: a file was changed after it was applied, or is named wrongly; a role has too many
+            rights.
         ServiceError: UNAVAILABLE when the database does not come up.
+
     """
     if not _SCHEMA.fullmatch(schema):
         raise MigrationError(f"{schema!r} is no schema name: a-z, 0-9 and _, at most 51")
@@ -124,7 +126,8 @@ def _make_roles(connection: psycopg.Connection, app: str, password: str) -> None
         """
         select from pg_roles
         where rolname = %(app)s
-          and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb or pg_has_role(%(app)s, %(owner)s, 'member'))
+          and (rolsuper or rolbypassrls or rolcreaterole or rolcreatedb
+               or pg_has_role(%(app)s, %(owner)s, 'member'))
         """,
         {"app": app, "owner": owner},
     )

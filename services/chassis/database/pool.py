@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,7 +28,8 @@ _LIFETIME_SECONDS = 30 * 60
 _ACTIVE_SECONDS = 0.5  # how soon `watch` notices that nobody listens any more
 _LOCK_TIMEOUT = timedelta(seconds=3)
 _IDLE_TIMEOUT = timedelta(seconds=15)
-# The server cancels a statement that takes too long; the client gives up a little later, for a server that is silent.
+# The server cancels a statement that takes too long; the client gives up a little later, for a server that is
+# silent.
 _SILENCE = timedelta(seconds=2)
 # A peer that vanished without a word is noticed by the kernel within about ten seconds.
 _KEEPALIVE = {
@@ -49,7 +50,7 @@ class Connection(psycopg.Connection[DictRow]):
         limit = self.patience.total_seconds() if timeout is None else timeout
         try:
             return super().wait(gen, interval, limit)
-        except errors._WaitTimeout:  # noqa: SLF001 psycopg documents it for `wait`, and exports it nowhere else
+        except errors._WaitTimeout:  # noqa: SLF001 what `wait` is documented to raise has no public name
             if timeout is not None:
                 raise
             self.pgconn.finish()
@@ -60,9 +61,9 @@ class Database:
     """
     A service's schema, seen with the rights of its application role.
 
-    One instance serves all threads of a process. A connection is made when it is first needed, so the database may
-    come up later than the service, and go and come back: a broken connection never outlives the request that met it,
-    and idle ones that broke meanwhile are passed over.
+    One instance serves all threads of a process. A connection is made when it is first needed, so the
+    database may come up later than the service, and go and come back: a broken connection never outlives the
+    request that met it, and idle ones that broke meanwhile are passed over.
 
     Args:
         url: of the application role.
@@ -71,6 +72,7 @@ class Database:
         max_wait: how long a transaction waits for a connection.
         statement_timeout: after which the server gives a statement up.
         clock: tells `Transaction.now`.
+
     """
 
     def __init__(
@@ -118,8 +120,9 @@ class Database:
             listener, self._changes = self._changes, None
         if listener:
             listener.stop()
-        while self._idle:
-            self._idle.pop().close()
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
     def check(self) -> None:
         """Raise UNAVAILABLE when the database does not answer."""
@@ -127,7 +130,7 @@ class Database:
             pass
 
     def connect(self) -> Connection:
-        """A connection of its own, in autocommit, outside the pool; the caller closes it. Raises UNAVAILABLE."""
+        """A connection outside the pool, in autocommit; the caller closes it. Raises UNAVAILABLE."""
         try:
             connection = Connection.connect(self._conninfo, autocommit=True, row_factory=dict_row)
         except psycopg.OperationalError as error:
@@ -139,12 +142,13 @@ class Database:
     @contextmanager
     def transaction(self, scope: Scope) -> Iterator[Transaction]:
         """
-        A transaction that sees the rows of `scope`. Commits at the end of the block, rolls back when it raises.
+        A transaction that sees the rows of `scope`: commits at the end, rolls back when the block raises.
 
         Raises:
-            ServiceError: UNAVAILABLE `DATABASE_UNAVAILABLE` (`before_commit` False: the outcome is unknown) or
-                `DATABASE_BUSY`, ABORTED `TRANSACTION_CONFLICT`, DEADLINE_EXCEEDED `DATABASE_TIMEOUT`.
+            ServiceError: UNAVAILABLE `DATABASE_UNAVAILABLE` (`before_commit` False: the outcome is unknown)
+                or `DATABASE_BUSY`, ABORTED `TRANSACTION_CONFLICT`, DEADLINE_EXCEEDED `DATABASE_TIMEOUT`.
             psycopg.Error: what else the database says, as a violated constraint that nobody caught.
+
         """
         if not self._slots.acquire(timeout=self._max_wait.total_seconds()):
             raise unavailable()
@@ -167,11 +171,11 @@ class Database:
         self, log: str, scope: Scope, *, after: int, timeout: float, active: Callable[[], bool] = lambda: True
     ) -> Iterator[Change]:
         """
-        The changes of a log that follow `after`, as they come: those of the scope's tenant, or all that it sees.
+        The changes of a log that follow `after`, as they come: the tenant's, or all that the scope sees.
 
-        Holds no connection while it waits: all watchers of a process share one. Ends after `timeout` seconds, or
-        soon after `active` turned false; raises UNAVAILABLE while the database is away. To go on without a gap, watch
-        again after the last sequence number that was got.
+        Holds no connection while it waits: all watchers of a process share one. Ends after `timeout` seconds,
+        or soon after `active` turned false; raises UNAVAILABLE while the database is away. To go on without a
+        gap, watch again after the last sequence number that was got.
         """
         deadline = time.monotonic() + timeout
         key = f"{log} {scope.enterprise}" if scope.enterprise else log
@@ -200,12 +204,13 @@ class Database:
         """
         A connection on which a transaction has begun.
 
-        The statement that begins it is also the check of an idle connection: when that fails nothing has happened
-        yet, so the next one is tried, and at last a new one. Settings are local to the transaction: what is left of
-        them for the next borrower is nothing.
+        The statement that begins it is also the check of an idle connection: when that fails nothing has
+        happened yet, so the next one is tried, and at last a new one. Settings are local to the transaction:
+        what is left of them for the next borrower is nothing.
         """
         begin = sql.SQL(
-            "begin; select set_config('numerator.scope', {}, true), set_config('numerator.enterprise', {}, true)"
+            "begin;"
+            " select set_config('numerator.scope', {}, true), set_config('numerator.enterprise', {}, true)"
         ).format(scope.name, scope.enterprise or "")
         while True:
             try:

@@ -16,18 +16,24 @@ BATCH = 10_000
 
 _PURGES: tuple[tuple[LiteralString, timedelta], ...] = (
     (
-        "delete from outbox where ctid = any (array("
-        "select ctid from outbox where sent_time < %s limit %s for update skip locked))",
+        """
+        delete from outbox where ctid = any (array(
+          select ctid from outbox where sent_time < %s limit %s for update skip locked))
+        """,
         SENT_KEPT,
     ),
     (
-        "delete from inbox where ctid = any (array("
-        "select ctid from inbox where received_time < %s limit %s for update skip locked))",
+        """
+        delete from inbox where ctid = any (array(
+          select ctid from inbox where received_time < %s limit %s for update skip locked))
+        """,
         RECEIVED_KEPT,
     ),
     (
-        "delete from idempotency where ctid = any (array("
-        "select ctid from idempotency where create_time < %s limit %s for update skip locked))",
+        """
+        delete from idempotency where ctid = any (array(
+          select ctid from idempotency where create_time < %s limit %s for update skip locked))
+        """,
         KEPT,
     ),
 )

@@ -11,6 +11,7 @@ class Scope:
     Attributes:
         name: `tenant`, `platform` or `public`.
         enterprise: the tenant, as `enterprises/x`; None unless `name` is `tenant`.
+
     """
 
     name: str

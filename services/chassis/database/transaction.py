@@ -40,6 +40,7 @@ class Change:
         key: what changed.
         body: the dict or the bytes that were appended.
         enterprise: whose change it is; None when it is nobody's.
+
     """
 
     sequence: int
@@ -56,6 +57,7 @@ class Transaction:
         now: the time of the transaction; does not move.
         scope: whose rows it sees.
         schema: the service's schema.
+
     """
 
     def __init__(self, connection: Connection[DictRow], *, schema: str, scope: Scope, now: datetime) -> None:
@@ -74,14 +76,14 @@ class Transaction:
         return self._connection.execute(sql, params)
 
     def executemany(self, sql: LiteralString, rows: Iterable[Sequence[Any] | Mapping[str, Any]]) -> int:
-        """Run one statement for each of `rows`, in few round trips; returns how many rows it touched in all."""
+        """Run one statement for each of `rows`, in few round trips; returns how many rows it touched."""
         with self._connection.cursor() as cursor:
             cursor.executemany(sql, rows)
             return cursor.rowcount
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
-        """A part that may fail: when the block raises, only what it did is undone, and the transaction goes on."""
+        """A part that may fail: when it raises, only what it did is undone; the transaction can go on."""
         with self._connection.transaction():
             yield
 
@@ -94,10 +96,11 @@ class Transaction:
         ordering_key: str | None = None,
     ) -> str:
         """
-        Tell an event when, and only when, this transaction commits. Call it after saving what the event tells.
+        Tell an event when, and only when, this transaction commits. Call it after saving what it tells.
 
-        Events of one ordering key are told in the order of their emission. Between two transactions on one aggregate
-        it is the lock on the aggregate's row that makes this order the true one; hence save first, then emit.
+        Events of one ordering key are told in the order of their emission. Between two transactions on one
+        aggregate it is the lock on the aggregate's row that makes this order the true one; hence save first,
+        then emit.
 
         Args:
             message: has the option `(numerator.options.v1.event_type)`.
@@ -107,6 +110,7 @@ class Transaction:
 
         Returns:
             The event's id.
+
         """
         content_type, body = events.encode(message)
         event_id = new_id()
@@ -148,8 +152,9 @@ class Transaction:
         """
         Append to a change log, for `Follower` and `Database.watch`; returns the entry's sequence number.
 
-        The numbers of a log grow in the order of the commits: other transactions that append to the log wait for this
-        one, so append late and commit soon. The change is the transaction's enterprise's unless one is given.
+        The numbers of a log grow in the order of the commits: other transactions that append to the log wait
+        for this one, so append late and commit soon. The change is the transaction's enterprise's unless one
+        is given.
         """
         data, raw = (None, body) if isinstance(body, bytes) else (Jsonb(body), None)
         appended = self.execute(
@@ -168,13 +173,14 @@ class Transaction:
         return cast("int", found.fetchall()[0]["last"])
 
     def changes(self, log: str, *, after: int, limit: int = 1000) -> list[Change]:
-        """The changes of a log that follow `after`, oldest first: the tenant's, or all that the scope sees."""
-        of_tenant: LiteralString = "and enterprise = %(enterprise)s" if self.enterprise else ""
+        """The changes of a log after `after`, oldest first: the tenant's, or all that the scope sees."""
         rows = self.execute(
-            "select sequence, key, enterprise, data, bytes from changes "
-            "where log = %(log)s and sequence > %(after)s "
-            + of_tenant
-            + " order by sequence limit %(limit)s",
+            """
+            select sequence, key, enterprise, data, bytes from changes
+            where log = %(log)s and sequence > %(after)s
+              and (%(enterprise)s::text is null or enterprise = %(enterprise)s)
+            order by sequence limit %(limit)s
+            """,
             {"log": log, "after": after, "limit": limit, "enterprise": self.enterprise},
         )
         return [
@@ -191,9 +197,10 @@ class Transaction:
         """
         The reply to `request`, made by `make` only the first time.
 
-        A request with a `request_id` that the same caller of the same tenant sent before gets the reply of then,
-        for 24 hours. Effect and reply are kept in this one transaction: when `make` raises, neither is. While the
-        first one runs, a repetition waits for it. The reply is kept as it is: do not use this where it holds a secret.
+        A request with a `request_id` that the same caller of the same tenant sent before gets the reply of
+        then, for 24 hours. Effect and reply are kept in this one transaction: when `make` raises, neither is.
+        While the first one runs, a repetition waits for it. The reply is kept as it is: do not use this where
+        it holds a secret.
 
         Args:
             request: has a field `request_id`; when that is empty, `make` is simply called.
@@ -201,10 +208,11 @@ class Transaction:
             caller: who asks; by default the one whom the edge put into `CALLER`.
 
         Raises:
-            ServiceError: FAILED_PRECONDITION `IDEMPOTENCY_KEY_REUSED` when the request id came with another request,
-                ABORTED `REQUEST_RUNNING` when the first one does not end soon.
+            ServiceError: FAILED_PRECONDITION `IDEMPOTENCY_KEY_REUSED` when the request id came with another
+                request, ABORTED `REQUEST_RUNNING` when the first one does not end soon.
+
         """
-        request_id: str = request.request_id  # type: ignore[attr-defined]  # an AttributeError is a bug of the caller
+        request_id: str = request.request_id  # type: ignore[attr-defined]  # checked by Python
         if not request_id:
             return make()
         method = request.DESCRIPTOR.full_name
@@ -234,7 +242,8 @@ class Transaction:
         try:
             claimed = self.execute(
                 """
-                insert into idempotency as known (tenant, caller, method, request_id, fingerprint, create_time)
+                insert into idempotency as known
+                  (tenant, caller, method, request_id, fingerprint, create_time)
                 values (%(tenant)s, %(caller)s, %(method)s, %(request_id)s, %(fingerprint)s, %(now)s)
                 on conflict (tenant, caller, method, request_id) do update
                   set fingerprint = excluded.fingerprint, create_time = excluded.create_time, response = null

@@ -29,6 +29,7 @@ class TemporaryDatabase(Database):
     Attributes:
         url: of the application role, as the service's processes get it.
         admin_url: of the server's administrator, for looking behind row-level security.
+
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class TemporaryDatabase(Database):
 
 
 class Databases:
-    """Makes databases on one server, each a copy of a template that is migrated once per schema and migrations."""
+    """Makes databases on one server, each a copy of a template that is migrated once for its schema."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
@@ -66,7 +67,7 @@ class Databases:
         max_size: int = 8,
         statement_timeout: timedelta = timedelta(seconds=5),
     ) -> TemporaryDatabase:
-        """A fresh database with the service's schema; `migrations` is the service's own folder unless given."""
+        """A fresh database with a schema made by `services/<schema>/migrations`, or by the files given."""
         folder = migrations or ROOT / "services" / schema / "migrations"
         template = self._template(schema, folder)
         name = f"test_{secrets.token_hex(8)}"
@@ -126,22 +127,26 @@ def assert_tenant_tables_safe(
     """
     Fail unless each table of the schema that has a column `enterprise` keeps tenants apart.
 
-    It must be under row-level security, also for its owner, with a policy; each unique key must hold the enterprise,
-    or its violation tells that another tenant's row exists; and the column must not be null, unless the table is
-    meant to hold rows of nobody. A view must be `security_invoker`, or it shows all rows.
+    It must be under row-level security, also for its owner, with a policy; each unique key must hold the
+    enterprise, or its violation tells that another tenant's row exists; and the column must not be null,
+    unless the table is meant to hold rows of nobody. A view must be `security_invoker`, or it shows all rows.
 
     Args:
         database: of the service.
-        unique_without_enterprise: the unique indexes that may lack it, as those over random ids of our own making.
+        unique_without_enterprise: the unique indexes that may lack it, as those over random ids of our own
+            making.
         global_rows: the tables whose rows may belong to no enterprise.
+
     """
     indexes = [*_CHASSIS_INDEXES, *unique_without_enterprise]
     with database.transaction(PLATFORM) as tx:
         tables = tx.execute(
             """
-            select c.relname as name, c.relrowsecurity and c.relforcerowsecurity as forced, a.attnotnull as filled,
+            select c.relname as name, a.attnotnull as filled,
+                   c.relrowsecurity and c.relforcerowsecurity as forced,
                    exists (select from pg_policy p where p.polrelid = c.oid) as ruled
-            from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attname = 'enterprise' and not a.attisdropped
+            from pg_class c
+            join pg_attribute a on a.attrelid = c.oid and a.attname = 'enterprise' and not a.attisdropped
             where c.relnamespace = %s::regnamespace and c.relkind in ('r', 'p')
             """,
             (database.schema,),
@@ -162,7 +167,8 @@ def assert_tenant_tables_safe(
             """
             select relname as name from pg_class
             where relnamespace = %s::regnamespace
-              and (relkind = 'm' or relkind = 'v' and not coalesce(reloptions @> '{security_invoker=true}', false))
+              and (relkind = 'm'
+                   or relkind = 'v' and not coalesce(reloptions @> '{security_invoker=true}', false))
             """,
             (database.schema,),
         ).fetchall()

@@ -1,8 +1,8 @@
 """
 The fixtures of all tests, loaded by the root's conftest.py.
 
-PostgreSQL and RabbitMQ are real, and a test that needs one fails where there is none. Each run of pytest starts its
-own, on free ports, when a test first asks; `TEST_DATABASE_URL` and `TEST_AMQP_URL` name others.
+PostgreSQL and RabbitMQ are real, and a test that needs one fails where there is none. Each run of pytest
+starts its own, on free ports, when a test first asks; `TEST_DATABASE_URL` and `TEST_AMQP_URL` name others.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Servers for one run of the tests: started when first asked for, gone with everything they kept when it ends."""
+"""Servers for one run of the tests: started when first asked for, gone without a trace when it ends."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class Servers:
                 _remove(left)
 
     def postgres(self) -> Postgres:
-        """A PostgreSQL that forgets nothing when it is killed, but may when the machine is: that is faster."""
+        """A PostgreSQL that survives its own death but not the machine's, for speed."""
         server = Postgres(self._home / "postgres", *self._ports("postgres", 1))
         server.prepare()
         with (server.data / "postgresql.conf").open("a") as settings:

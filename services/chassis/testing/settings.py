@@ -11,6 +11,7 @@ class TestSettings(BaseSettings):
     Attributes:
         database_url: `TEST_DATABASE_URL`, a PostgreSQL server by its administrator's URL; None: start one.
         amqp_url: `TEST_AMQP_URL`, a RabbitMQ server; None: start one.
+
     """
 
     __test__ = False

@@ -13,6 +13,7 @@ def eventually(predicate: Callable[[], T], timeout: float = 10, interval: float 
 
     Raises:
         AssertionError: it was not true within `timeout` seconds; says what it was last.
+
     """
     deadline = time.monotonic() + timeout
     while not (value := predicate()):

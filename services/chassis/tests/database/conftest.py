@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from services.chassis.clock import FixedClock
 from services.chassis.testing.databases import TemporaryDatabase
 
