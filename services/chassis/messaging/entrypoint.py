@@ -26,7 +26,7 @@ from kombu.mixins import ConsumerMixin
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
 from services.chassis import events
-from services.chassis.database import Database
+from services.chassis.database import Database, Scope
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
 from services.chassis.messaging import topology
@@ -53,14 +53,17 @@ class Runtime:
 
     Attributes:
         worker: the instance whose methods handle events.
+        declare: declares exchanges and queues; raises pika.exceptions.AMQPError.
         stopping: is set when the process drains.
         concurrency: how many handlers run at once.
         heartbeat: seconds. RabbitMQ: 5 to 20 is best; less gives false alarms.
         progress: is called whenever the consumer has evidence that it is not stuck.
+
     """
 
     worker: object
     amqp_url: str
+    declare: Callable[[], None]
     database: Database
     publisher: Publisher
     stopping: threading.Event
@@ -70,11 +73,11 @@ class Runtime:
     progress: Callable[[], None]
 
 
-def event_handler(message_class: type[Message]) -> Callable[[Method], Method]:
+def event_handler(message_class: type[Message], *, scope: Scope | None = None) -> Callable[[Method], Method]:
     """
     The method is called with each event of a class: `(self, tx: Transaction, event: Event[C])`.
 
-    The transaction has the scope of the event's enterprise, or PLATFORM for an event without one, and commits
+    The transaction has the given scope, by default that of the event's enterprise, or PLATFORM for an event without one. It commits
     when the method returns; what it raises decides what becomes of the event (see `handling`). Effects once,
     however often the event is delivered. The queue is `<service>.<method>`: renaming the method makes a new
     queue.
@@ -86,7 +89,7 @@ def event_handler(message_class: type[Message]) -> Callable[[Method], Method]:
 
     def register(method: Method) -> Method:
         setattr(method, topology.SUBSCRIPTION, message_class)
-        register_entrypoint(method, EventHandler(message_class))
+        register_entrypoint(method, EventHandler(message_class, scope))
         return method
 
     return register
@@ -164,10 +167,7 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
 
     @contextmanager
     def establish_connection(self) -> Iterator[kombu.Connection]:
-        topology.declare(
-            self._runtime.amqp_url,
-            [topology.Subscription(each.queue, each.routing_key) for each in self._handlers],
-        )
+        self._runtime.declare()
         with self.connection.clone() as connection:
             connection.connect()
             yield connection
@@ -231,9 +231,9 @@ class EventHandler(Entrypoint):  # type: ignore[misc]  # nameko is untyped
 
     consumer = EventConsumer()
 
-    def __init__(self, message_class: type[Message], **options: Any) -> None:
+    def __init__(self, message_class: type[Message], scope: Scope | None = None, **options: Any) -> None:
         self.message_class = message_class
-        self.routing_key = events.event_type(message_class)
+        self._scope = scope
         super().__init__(**options)
 
     def setup(self) -> None:
@@ -247,6 +247,7 @@ class EventHandler(Entrypoint):  # type: ignore[misc]  # nameko is untyped
             publisher=runtime.publisher,
             stopping=runtime.stopping,
             retry_unit=runtime.retry_unit,
+            scope=self._scope,
         )
         self.consumer.register(self)
 

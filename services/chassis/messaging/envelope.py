@@ -34,6 +34,7 @@ class Event(Generic[M_co]):
         enterprise: the tenant, as `enterprises/x`; None when the event belongs to no tenant.
         time: when it happened (UTC).
         message: the event itself.
+
     """
 
     id: str
@@ -51,6 +52,7 @@ class PoisonError(Exception):
     Attributes:
         reason: UPPER_SNAKE, kept with the dead letter.
         detail: what exactly is wrong, without the message's content.
+
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -27,7 +27,7 @@ from google.protobuf.message import Message
 from opentelemetry import trace
 from structlog.contextvars import bound_contextvars
 
-from services.chassis.database import PLATFORM, Database, Tenant, Transaction
+from services.chassis.database import PLATFORM, Database, Scope, Tenant, Transaction
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.ids import new_id
 from services.chassis.logs import get_logger
@@ -95,6 +95,8 @@ class Handling(Generic[M]):
         publisher: sends retries and dead letters.
         stopping: is set when the process is about to end.
         retry_unit: what the delays are multiples of.
+        scope: of the transaction; by default that of the event's enterprise.
+
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Handling(Generic[M]):
         publisher: Publisher,
         stopping: threading.Event,
         retry_unit: timedelta = timedelta(seconds=1),
+        scope: Scope | None = None,
     ) -> None:
         self._queue = queue
         self._message_class = message_class
@@ -115,6 +118,7 @@ class Handling(Generic[M]):
         self._publisher = publisher
         self._stopping = stopping
         self._retry_unit = retry_unit
+        self._scope = scope
         self._attributes = {
             **instruments.SYSTEM,
             "messaging.destination.name": queue,
@@ -165,8 +169,7 @@ class Handling(Generic[M]):
                 if error.kind in _AGAIN:
                     return self._again(delivery, error.reason, error.message)
                 return self.bury(delivery, error.reason, error.message)
-            except Exception as error:  # noqa: BLE001 -- a handler's bug must not end the process, only its
-            message
+            except Exception as error:  # noqa: BLE001 -- a handler's bug must not end the process
                 span.set_status(trace.StatusCode.ERROR)
                 _log.warning("handler.failed", queue=self._queue, exc_info=True)
                 return self._again(delivery, "UNEXPECTED", type(error).__name__)
@@ -176,8 +179,8 @@ class Handling(Generic[M]):
         pause, longest = _WITHOUT_DATABASE
         while True:
             try:
-                scope = Tenant(event.enterprise) if event.enterprise else PLATFORM
-                with self._database.transaction(scope) as tx:
+                of_event = Tenant(event.enterprise) if event.enterprise else PLATFORM
+                with self._database.transaction(self._scope or of_event) as tx:
                     if tx.record_event(self._queue, event.id):
                         self._call(tx, event)
             except ServiceError as error:

@@ -1,6 +1,4 @@
-"""
-The counters and spans of messaging; names as in OpenTelemetry's conventions, ours begin with `numerator.`.
-"""
+"""The counters and spans of messaging. Names are OpenTelemetry's, or begin with `numerator.`."""
 
 from opentelemetry import metrics, trace
 

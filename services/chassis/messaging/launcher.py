@@ -41,6 +41,7 @@ class Options:
         stuck: seconds without a sign of life after which the process ends.
         drain: seconds after SIGTERM after which it ends in any case.
         retry_unit: what the delays of retries are multiples of.
+
     """
 
     concurrency: int = 10
@@ -60,6 +61,7 @@ def run_worker(worker: str, settings: str, options: Options | None = None) -> No
             settings if its `__init__` takes them.
         settings: the path of the settings class, as `services.accounts.settings:AccountsSettings`.
         options: for tests.
+
     """
     # Before psycopg is imported: its own wait, in C, stops all green threads for the time of each query.
     os.environ["PSYCOPG_WAIT_FUNC"] = "wait_selector"  # noqa: TID251 -- written, not read
@@ -75,6 +77,7 @@ def _serve(worker_path: str, settings_path: str, options: Options) -> int:
     from functools import partial
     from pkgutil import resolve_name
 
+    from eventlet import spawn_n
     from nameko.runners import ServiceRunner
 
     from services.chassis.database import Database
@@ -95,7 +98,8 @@ def _serve(worker_path: str, settings_path: str, options: Options) -> int:
     database = Database(
         settings.database_url.get_secret_value(), schema=service, max_size=options.concurrency + 5
     )
-    publisher = Publisher(amqp_url, prepare=partial(topology.declare, amqp_url))
+    declare = partial(topology.declare_topology, amqp_url, worker_class)
+    publisher = Publisher(amqp_url, prepare=declare)
     relay = Relay(database, publisher)
     stopping = threading.Event()
 
@@ -109,6 +113,7 @@ def _serve(worker_path: str, settings_path: str, options: Options) -> int:
             entrypoint.RUNTIME: entrypoint.Runtime(
                 worker=_construct(worker_class, settings),
                 amqp_url=amqp_url,
+                declare=declare,
                 database=database,
                 publisher=publisher,
                 stopping=stopping,
@@ -130,9 +135,7 @@ def _serve(worker_path: str, settings_path: str, options: Options) -> int:
     def on_terminate(_signal: int, _frame: FrameType | None) -> None:
         if not stopping.is_set():
             signal.setitimer(signal.ITIMER_REAL, options.drain)
-            eventlet_spawn(stopping.set)
-
-    from eventlet import spawn_n as eventlet_spawn
+            spawn_n(stopping.set)
 
     signal.signal(signal.SIGALRM, on_alarm)
     signal.signal(signal.SIGTERM, on_terminate)

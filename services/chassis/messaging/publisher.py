@@ -156,9 +156,7 @@ class _Window:
 
 
 class _Session:
-    """
-    One connection from its opening to its end. Only the thread in `run` uses it, but for the two `*_soon`.
-    """
+    """One connection from its opening to its end. Only the thread in `run` uses it, but for `*_soon`."""
 
     def __init__(
         self, parameters: pika.URLParameters, opened: Callable[["_Session"], None], stopping: threading.Event

@@ -73,9 +73,7 @@ def dead_queue(queue: str) -> str:
 
 
 def delay_exchange(seconds: int) -> str:
-    """
-    Publish here with a queue's name as routing key: the message is in that queue when its expiration is over.
-    """
+    """Publish here with a queue's name as routing key: the message goes to that queue when it expires."""
     return f"numerator.delay.{seconds}s"
 
 
