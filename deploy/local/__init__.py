@@ -1,1 +1,1 @@
-"""The platform on one machine: native processes in `.local/`, started and restarted by supervisord. Not for production."""
+"""The platform on one machine: native processes in `.local/`, under supervisord. Not for production."""

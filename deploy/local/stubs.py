@@ -23,7 +23,8 @@ def build(target: Path = STUBS) -> None:
     """
     Build all stubs anew and swap them in, so that a reader never sees half of them.
 
-    Also writes `numerator/descriptors.binpb`, a FileDescriptorSet with comments: OpenAPI's descriptions come from it.
+    Also writes `numerator/descriptors.binpb`, a FileDescriptorSet with comments: OpenAPI's descriptions come
+    from it.
     """
     fresh = target.with_name(target.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -34,8 +35,10 @@ def build(target: Path = STUBS) -> None:
             sys.executable, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{google_protos()}",
             f"--plugin=protoc-gen-mypy={scripts / 'protoc-gen-mypy'}",
             f"--plugin=protoc-gen-mypy_grpc={scripts / 'protoc-gen-mypy_grpc'}",
-            f"--python_out={fresh}", f"--grpc_python_out={fresh}", f"--mypy_out=quiet:{fresh}", f"--mypy_grpc_out=quiet:{fresh}",
-            "--include_imports", "--include_source_info", f"--descriptor_set_out={fresh / 'numerator' / 'descriptors.binpb'}",
+            f"--python_out={fresh}", f"--grpc_python_out={fresh}",
+            f"--mypy_out=quiet:{fresh}", f"--mypy_grpc_out=quiet:{fresh}",
+            "--include_imports", "--include_source_info",
+            f"--descriptor_set_out={fresh / 'numerator' / 'descriptors.binpb'}",
             *sorted(str(path) for path in PROTOS.rglob("*.proto")),
         ],
         check=True,
