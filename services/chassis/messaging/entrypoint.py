@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import amqp.exceptions
 import amqp.serialization
-import kombu
-import kombu.message
 import pika.exceptions
 from amqp import spec
 from eventlet.semaphore import Semaphore
 from google.protobuf.message import Message
+from kombu.connection import Connection
+from kombu.entity import Queue
+from kombu.message import Message as KombuMessage
 from kombu.mixins import ConsumerMixin
 from nameko.extensions import Entrypoint, SharedExtension, register_entrypoint
 
@@ -77,10 +78,11 @@ def event_handler(message_class: type[Message], *, scope: Scope | None = None) -
     """
     The method is called with each event of a class: `(self, tx: Transaction, event: Event[C])`.
 
-    The transaction has the given scope, by default that of the event's enterprise, or PLATFORM for an event without one. It commits
-    when the method returns; what it raises decides what becomes of the event (see `handling`). Effects once,
-    however often the event is delivered. The queue is `<service>.<method>`: renaming the method makes a new
-    queue.
+    The transaction has the given scope, by default that of the event's enterprise, or PLATFORM for an event
+    without one. It commits when the method returns; what it raises decides what becomes of the event (see
+    `handling`). Effects once, however often the event is delivered.
+
+    The queue is `<service>.<method>`: renaming the method makes a new queue, and leaves the old one.
 
     The method has 5 seconds, and must not compute for long: all green threads of the process wait for it.
     Events of one aggregate come in order, but for those that are tried again.
@@ -126,14 +128,15 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
     def setup(self) -> None:
         self._runtime: Runtime = self.container.config[RUNTIME]
         self._free = Semaphore(self._runtime.concurrency)
-        self.connection = kombu.Connection(
+        self._writing = Semaphore(1)
+        self.connection = Connection(  # type: ignore[no-untyped-call]
             self._runtime.amqp_url, heartbeat=self._runtime.heartbeat, connect_timeout=5
         )
 
     def start(self) -> None:
         """Does not wait for the broker: it may come later."""
         if self._handlers and self._thread is None:
-            self._thread = self.container.spawn_managed_thread(self.run)
+            self._thread = self.container.spawn_managed_thread(self._keep_consuming)
 
     def stop(self) -> None:
         """Wait until no more is consumed and everything in hand is answered."""
@@ -143,7 +146,7 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
     def kill(self) -> None:
         self.should_stop = True
 
-    def run(self) -> None:
+    def _keep_consuming(self) -> None:
         lost = (
             *self.connection.connection_errors,
             *self.connection.channel_errors,
@@ -151,14 +154,14 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
         )
         failures = 0
         while not self.should_stop:
+            self._runtime.progress()
             self._received = -1
             try:
-                for _ in self.consume(limit=None):
+                for _ in self.consume(limit=None):  # type: ignore[no-untyped-call]
                     failures = 0
             except lost as error:
                 failures += 1
                 _log.warning("consumer.lost_connection", error=repr(error))
-            self._runtime.progress()
             # Nothing can be answered without a connection: what is in hand is delivered again.
             if self._runtime.stopping.is_set():
                 return
@@ -166,9 +169,9 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
             self._runtime.stopping.wait(longest * _random.random())
 
     @contextmanager
-    def establish_connection(self) -> Iterator[kombu.Connection]:
+    def establish_connection(self) -> Iterator[Connection]:
         self._runtime.declare()
-        with self.connection.clone() as connection:
+        with self.connection.clone() as connection:  # type: ignore[no-untyped-call]
             connection.connect()
             yield connection
 
@@ -178,7 +181,8 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
         self._consumers = []
         for handler in self._handlers:
             consumer = consumer_class(
-                queues=[kombu.Queue(handler.queue, no_declare=True)], on_message=partial(self._take, handler)
+                queues=[Queue(handler.queue, no_declare=True)],  # type: ignore[no-untyped-call]
+                on_message=partial(self._take, handler),
             )
             consumer.qos(prefetch_count=self._runtime.concurrency)
             self._consumers.append(consumer)
@@ -210,20 +214,16 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
         finally:
             self._in_hand -= 1
 
-    @staticmethod
-    def _answer(message: Any, verdict: Verdict) -> None:
-        if message.channel.connection is None:
-            return  # the broker has taken the message back, and delivers it again
-        try:
-            match verdict:
-                case Verdict.ACK:
-                    message.ack()
-                case Verdict.REJECT:
-                    message.reject()
-                case Verdict.REQUEUE:
-                    message.requeue()
-        except (amqp.exceptions.AMQPError, OSError) as error:
-            _log.warning("answer.lost", error=repr(error))
+    def _answer(self, message: Any, verdict: Verdict) -> None:
+        answer = {Verdict.ACK: message.ack, Verdict.REJECT: message.reject, Verdict.REQUEUE: message.requeue}
+        # One at a time: py-amqp writes every frame through the same buffer.
+        with self._writing:
+            if message.channel.connection is None:
+                return  # the broker has taken the message back, and delivers it again
+            try:
+                answer[verdict]()
+            except (amqp.exceptions.AMQPError, OSError) as error:
+                _log.warning("answer.lost", error=repr(error))
 
 
 class EventHandler(Entrypoint):  # type: ignore[misc]  # nameko is untyped
@@ -293,14 +293,14 @@ class Periodic(Entrypoint):  # type: ignore[misc]  # nameko is untyped
                 _log.exception("job.failed", job=self.method_name)
 
 
-class _RawMessage(kombu.message.Message):  # type: ignore[misc]  # kombu is untyped
+class _RawMessage(KombuMessage):
     """
     A delivery exactly as it came. kombu's own would unpack whatever has a header `compression`, and raise
     when it cannot.
     """
 
     def __init__(self, message: Any, channel: Any = None) -> None:
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]
             body=message.body,
             channel=channel,
             delivery_tag=message.delivery_tag,

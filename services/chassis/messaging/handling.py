@@ -221,9 +221,7 @@ class Handling(Generic[M]):
 
 
 def original(headers: Mapping[object, object]) -> dict[str, Any]:
-    """
-    The headers that the message came with: without ours, and without the broker's notes on its way so far.
-    """
+    """The headers that the message came with: without ours, and without the broker's notes on its way."""
     return {
         name: _writable(value)
         for name, value in headers.items()
