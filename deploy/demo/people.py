@@ -1,4 +1,4 @@
-"""The people of the story: a member who consents in a browser, and others who repost, comment and ask, on the network's own API."""
+"""The people of the story: a member who consents in a browser, and others who act on the network's own API."""
 
 from dataclasses import dataclass
 from html.parser import HTMLParser

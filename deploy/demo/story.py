@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +168,7 @@ class Story:
             ("Haihe Snacks", haihe_owner, "NOT_VERIFIED"),
             ("Kunlun Tours", self.kunlun_owner, "QUOTA_FULL"),
         ):
-            edition = eventually(
-                lambda who=who, reason=reason: self._waits(who, reason), what=f"{name} on the waitlist"
-            )  # type: ignore[misc]
+            edition = eventually(partial(self._waits, who, reason), what=f"{name} on the waitlist")
             rows.append(
                 [name, edition["state"], edition["reason"], edition.get("position", "–"), edition["nextStep"]]
             )
@@ -237,7 +236,8 @@ class Story:
         eventually(lambda: title in self.public.page(path) or None, what="the module on the public page")
         self.results |= {"page": self.places.gateway + path, "module": module["name"]}
         self._say(
-            f"Module [bold]{title}[/bold] holds its place until {module['endTime'][:10]}. The public page shows it: {self.results['page']}"
+            f"Module [bold]{title}[/bold] holds its place until {module['endTime'][:10]}. "
+            f"The public page shows it: {self.results['page']}"
         )
 
     # People
@@ -369,7 +369,8 @@ class Story:
         again = self.feed.post("/v1/registrations", {"token": token, "displayName": "Li Na"})
         seen = list(self.owner.list(f"/v1/{self.campaign}/registrations", "registrations"))
         self._say(
-            f"{len(self.decisions[:3])} exposures recorded. Li Na signed up; her second click made no second registration: {len(seen)} in the list."
+            f"{len(self.decisions[:3])} exposures recorded. Li Na signed up; her second click made no second "
+            f"registration: {len(seen)} in the list."
         )
         self.results["registrations"] = len(seen)
         self.results["registration_repeated"] = first["name"] == again["name"]
@@ -459,7 +460,7 @@ class Story:
                 i for i in self.owner.list(f"/v1/{self.enterprise}/interactions", "interactions")
                 if i.get("delivery") and i["delivery"] in {d["name"] for d in self.deliveries}
             ]  # fmt: skip
-            return found if len(found) >= 4 else None  # noqa: PLR2004 -- as many as acted above
+            return found if len(found) >= 4 else None
 
         interactions = eventually(arrived, what="the return of what people did")
         self._table(
@@ -471,7 +472,7 @@ class Story:
         reply = f"Two of them, and the middle row has Isofix. See you in the dunes! ({self.mark})"
         self.owner.post(f"/v1/{asked['name']}:answer", {"text": reply})
         answered = eventually(
-            lambda: (i := self.owner.get(f"/v1/{asked['name']}"))["state"] == "ANSWERED" and i or None,
+            lambda: ((i := self.owner.get(f"/v1/{asked['name']}"))["state"] == "ANSWERED" and i) or None,
             what="the answer on the network",
         )
         replies = [reply in _plain(each["content"]) for each in self.network.replies_to(post)]
@@ -510,7 +511,8 @@ class Story:
             f"/v1/{self.enterprise}/engagements:ingest", [(json.dumps(e) + "\n").encode() for e in engagement]
         )
         self._say(
-            f"A file of engagement: {_int(sent, 'acceptedCount')} accepted, {_int(sent, 'duplicateCount')} duplicates, {_int(sent, 'rejectedCount')} rejected."
+            f"A file of engagement: {_int(sent, 'acceptedCount')} accepted, {_int(sent, 'duplicateCount')} duplicates, "
+            f"{_int(sent, 'rejectedCount')} rejected."
         )
 
         def totals() -> Json | None:
@@ -604,7 +606,7 @@ class Story:
             if problem.status == 403 and reason in (
                 problem.body.get("metadata", {}).get("reason", problem.reason),
                 "",
-            ):  # noqa: PLR2004
+            ):
                 return problem
             if problem.status not in (403, 404):
                 raise

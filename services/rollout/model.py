@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from itertools import pairwise
 
 import mmh3
 
@@ -136,7 +137,7 @@ def check_stages(stages: Sequence[Stage]) -> None:
         raise invalid("rollout.stages", "needs at least one stage", reason="REQUIRED")
     if len({stage.id for stage in stages}) < len(stages):
         raise invalid("rollout.stages", "ids must differ", reason="STAGE_ID_REPEATED")
-    for index, (narrow, wide) in enumerate(zip(stages, stages[1:], strict=False), start=1):
+    for index, (narrow, wide) in enumerate(pairwise(stages), start=1):
         if not narrow.is_narrower_than(wide):
             raise invalid(
                 f"rollout.stages[{index}]",
@@ -238,7 +239,9 @@ class Record:
     admit_time: datetime | None = field(default=None, compare=False)
 
 
-def decide(rollout: Rollout, records: Sequence[Record], *, now: datetime, anchor: Anchor | None = None) -> list[Record]:
+def decide(
+    rollout: Rollout, records: Sequence[Record], *, now: datetime, anchor: Anchor | None = None
+) -> list[Record]:
     """
     Decide all records of a rollout anew.
 
@@ -297,11 +300,15 @@ def _keep(record: Record, anchor: Anchor | None) -> Record:
         if record.seat is None:
             return replace(record, state=AdmissionState.WAITLISTED, reason=Reason.NOT_VERIFIED, position=0)
         if _holds_seat(record) and (anchor is None or record.enterprise in anchor.active):
-            return replace(record, state=AdmissionState.SUSPENDED, reason=Reason.VERIFICATION_REVOKED, position=0)
+            return replace(
+                record, state=AdmissionState.SUSPENDED, reason=Reason.VERIFICATION_REVOKED, position=0
+            )
         return replace(record, state=AdmissionState.SUSPENDED, reason=Reason.STAGE_ROLLED_BACK, position=0)
     if _holds_seat(record):
         if anchor is not None and record.enterprise not in anchor.active:
-            return replace(record, state=AdmissionState.SUSPENDED, reason=Reason.STAGE_ROLLED_BACK, position=0)
+            return replace(
+                record, state=AdmissionState.SUSPENDED, reason=Reason.STAGE_ROLLED_BACK, position=0
+            )
         return replace(record, state=AdmissionState.ACTIVE, reason=Reason.NONE, position=0)
     return record
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Protocol
 
 import grpc
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.rollout.v1 import rollout_pb2 as pb
 from numerator.rollout.v1 import rollout_pb2_grpc as pb_grpc
@@ -14,13 +14,6 @@ from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 from services.rollout import store, usecases
 from services.rollout.model import ROLLOUT_NAME, Record, Rollout, Stage, next_step
-
-
-class _Verb(Protocol):
-    """A request that moves a rollout."""
-
-    name: str
-    etag: str
 
 
 class RolloutServicer(pb_grpc.RolloutServiceServicer):
@@ -42,15 +35,21 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         with self._database.transaction(current_call().scope) as tx:
             return _rollout(tx, usecases.get_rollout(tx, request.name))
 
-    def ListRollouts(self, request: pb.ListRolloutsRequest, context: grpc.ServicerContext) -> pb.ListRolloutsResponse:
+    def ListRollouts(
+        self, request: pb.ListRolloutsRequest, context: grpc.ServicerContext
+    ) -> pb.ListRolloutsResponse:
         size, after = page_size(request.page_size), decode_token(request.page_token, query=request)
         with self._database.transaction(current_call().scope) as tx:
-            found = store.list_rollouts(tx, limit=size + 1, before=after and (str(after[0]), str(after[1])))
+            found = store.list_rollouts(
+                tx, limit=size + 1, before=(str(after[0]), str(after[1])) if after else None
+            )
             token = ""
             if len(found) > size:
                 last = found[size - 1]
                 token = encode_token((last.create_time.isoformat(), last.name), query=request)
-            return pb.ListRolloutsResponse(rollouts=[_rollout(tx, each) for each in found[:size]], next_page_token=token)
+            return pb.ListRolloutsResponse(
+                rollouts=[_rollout(tx, each) for each in found[:size]], next_page_token=token
+            )
 
     def StartRollout(self, request: pb.StartRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.start(tx, request.name, request.etag))
@@ -58,8 +57,12 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
     def AdvanceRollout(self, request: pb.AdvanceRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.advance(tx, request.name, request.etag))
 
-    def RollbackRollout(self, request: pb.RollbackRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
-        return self._write(request, lambda tx: usecases.rollback(tx, request.name, request.etag, request.reason))
+    def RollbackRollout(
+        self, request: pb.RollbackRolloutRequest, context: grpc.ServicerContext
+    ) -> pb.Rollout:
+        return self._write(
+            request, lambda tx: usecases.rollback(tx, request.name, request.etag, request.reason)
+        )
 
     def PauseRollout(self, request: pb.PauseRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.pause(tx, request.name, request.etag))
@@ -73,13 +76,19 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
     def UnkillRollout(self, request: pb.UnkillRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.unkill(tx, request.name, request.etag))
 
-    def ListAdmissions(self, request: pb.ListAdmissionsRequest, context: grpc.ServicerContext) -> pb.ListAdmissionsResponse:
+    def ListAdmissions(
+        self, request: pb.ListAdmissionsRequest, context: grpc.ServicerContext
+    ) -> pb.ListAdmissionsResponse:
         size, after = page_size(request.page_size), decode_token(request.page_token, query=request)
         with self._database.transaction(current_call().scope) as tx:
             rollout = usecases.get_rollout(tx, request.parent)
-            found = store.page_records(tx, rollout, limit=size + 1, after=after and (int(after[0]), int(after[1])))
+            found = store.page_records(
+                tx, rollout, limit=size + 1, after=(int(after[0]), int(after[1])) if after else None
+            )
         token = encode_token(found[size - 1][0], query=request) if len(found) > size else ""
-        return pb.ListAdmissionsResponse(admissions=[_admission(r) for _, r in found[:size]], next_page_token=token)
+        return pb.ListAdmissionsResponse(
+            admissions=[_admission(r) for _, r in found[:size]], next_page_token=token
+        )
 
     def GetEdition(self, request: pb.GetEditionRequest, context: grpc.ServicerContext) -> pb.Edition:
         call = current_call()
@@ -101,9 +110,11 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
     def GetSnapshot(self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext) -> pb.Snapshot:
         with self._database.transaction(current_call().scope) as tx:
             version, sha256, document = store.get_snapshot(tx) or (0, "", b"")
-        return pb.Snapshot(version=version, sha256=sha256, document=b"" if request.if_newer >= version else document)
+        return pb.Snapshot(
+            version=version, sha256=sha256, document=b"" if request.if_newer >= version else document
+        )
 
-    def _write(self, request: pb.CreateRolloutRequest | _Verb, change: Callable[[Transaction], Rollout]) -> pb.Rollout:
+    def _write(self, request: Message, change: Callable[[Transaction], Rollout]) -> pb.Rollout:
         with self._database.transaction(current_call().scope) as tx:
             return tx.once(request, lambda: _rollout(tx, change(tx)))
 

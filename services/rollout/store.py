@@ -49,19 +49,19 @@ def update_rollout(tx: Transaction, rollout: Rollout) -> None:
 def get_rollout(tx: Transaction, name: str) -> Rollout | None:
     """A rollout."""
     row = tx.execute(_ROLLOUT + " where name = %s", (name,)).fetchone()
-    return row and _rollout(row)
+    return _rollout(row) if row else None
 
 
 def rollout_of_flag(tx: Transaction, flag: str) -> Rollout | None:
     """The rollout that serves a flag."""
     row = tx.execute(_ROLLOUT + " where flag = %s", (flag,)).fetchone()
-    return row and _rollout(row)
+    return _rollout(row) if row else None
 
 
 def lock_rollout(tx: Transaction, name: str) -> Rollout | None:
     """A rollout, locked until the transaction ends: who decides admissions holds this lock, so that quotas are exact."""
     row = tx.execute(_ROLLOUT + " where name = %s for update", (name,)).fetchone()
-    return row and _rollout(row)
+    return _rollout(row) if row else None
 
 
 def lock_rollouts(tx: Transaction) -> list[Rollout]:
@@ -78,7 +78,8 @@ def list_rollouts(tx: Transaction, *, limit: int, before: tuple[str, str] | None
     """Rollouts, newest first, after the one with this creation time and name."""
     time, name = before or ("infinity", "")
     rows = tx.execute(
-        _ROLLOUT + " where (create_time, name) < (%s::timestamptz, %s) order by create_time desc, name desc limit %s",
+        _ROLLOUT
+        + " where (create_time, name) < (%s::timestamptz, %s) order by create_time desc, name desc limit %s",
         (time, name, limit),
     )
     return [_rollout(row) for row in rows.fetchall()]
@@ -88,7 +89,8 @@ def count_admissions(tx: Transaction, names: Sequence[str]) -> dict[str, tuple[i
     """How many are active and how many wait in each of these rollouts."""
     rows = tx.execute(
         """
-        select rollout, count(*) filter (where state = 'ACTIVE') as active, count(*) filter (where state = 'WAITLISTED') as waiting
+        select rollout, count(*) filter (where state = 'ACTIVE') as active,
+               count(*) filter (where state = 'WAITLISTED') as waiting
         from admissions where rollout = any(%s) group by rollout
         """,
         (list(names),),
@@ -130,7 +132,7 @@ def get_record(tx: Transaction, rollout: Rollout, enterprise: str) -> Record | N
         """,
         (rollout.name, enterprise),
     ).fetchone()
-    return row and _record(row, rollout.salt)
+    return _record(row, rollout.salt) if row else None
 
 
 def page_records(
@@ -163,7 +165,17 @@ def save_records(tx: Transaction, rollout: Rollout, changed: Iterable[Record]) -
                position = excluded.position, seat = excluded.seat, admit_time = excluded.admit_time
         """,
         [
-            (rollout.name, r.enterprise, r.state, r.reason, r.stage, r.position, r.bucket, r.seat, r.admit_time)
+            (
+                rollout.name,
+                r.enterprise,
+                r.state,
+                r.reason,
+                r.stage,
+                r.position,
+                r.bucket,
+                r.seat,
+                r.admit_time,
+            )
             for r in changed
         ],
     )
@@ -190,7 +202,7 @@ def save_snapshot(tx: Transaction, version: int, sha256: str, document: bytes) -
 def get_snapshot(tx: Transaction) -> tuple[int, str, bytes] | None:
     """The newest snapshot: version, hash, compressed document."""
     row = tx.execute("select version, sha256, document from snapshots").fetchone()
-    return row and (row["version"], row["sha256"], row["document"])
+    return (row["version"], row["sha256"], row["document"]) if row else None
 
 
 def _row(rollout: Rollout) -> dict[str, Any]:
@@ -198,7 +210,9 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "name": rollout.name,
         "flag": rollout.flag,
         "salt": rollout.salt,
-        "stages": Jsonb([{"id": s.id, "basis_points": s.basis_points, "quota": s.quota} for s in rollout.stages]),
+        "stages": Jsonb(
+            [{"id": s.id, "basis_points": s.basis_points, "quota": s.quota} for s in rollout.stages]
+        ),
         "state": rollout.state,
         "stage": rollout.stage,
         "killed": rollout.killed,

@@ -17,7 +17,9 @@ from services.rollout.model import AdmissionState, Anchor, Reason, Record, Rollo
 def create_rollout(tx: Transaction, *, name: str, flag: str, stages: Sequence[Stage]) -> Rollout:
     """Store a DRAFT. Its salt is its name: two rollouts put the same enterprise into different buckets."""
     model.check_stages(stages)
-    rollout = Rollout(name, flag or model.EDITION_FLAG, name, tuple(stages), create_time=tx.now, update_time=tx.now)
+    rollout = Rollout(
+        name, flag or model.EDITION_FLAG, name, tuple(stages), create_time=tx.now, update_time=tx.now
+    )
     if not store.insert_rollout(tx, rollout):
         raise ServiceError(
             Kind.ALREADY_EXISTS,
@@ -110,7 +112,7 @@ def edition_of(tx: Transaction, enterprise: str) -> Edition:
     snapshot = store.get_snapshot(tx)
     version = snapshot[0] if snapshot else 0
     rollout = store.rollout_of_flag(tx, model.EDITION_FLAG)
-    record = rollout and store.get_record(tx, rollout, enterprise)
+    record = store.get_record(tx, rollout, enterprise) if rollout else None
     if rollout is None or record is None:
         return Edition(False, None, Reason.ROLLOUT_NOT_RUNNING, version)
     if rollout.killed:
@@ -135,7 +137,10 @@ def compile_snapshot(version: int, serving: Sequence[tuple[Rollout, Sequence[Rec
                     "variants": {"on": True, "off": False},
                     "defaultVariant": "off",
                     "targeting": {"if": [{"==": [{"var": "admission.state"}, "ACTIVE"]}, "on", "off"]},
-                    "metadata": {"rollout": rollout.name, "stage": rollout.current_stage.id if rollout.current_stage else ""},
+                    "metadata": {
+                        "rollout": rollout.name,
+                        "stage": rollout.current_stage.id if rollout.current_stage else "",
+                    },
                 }
                 for rollout, _ in serving
             },
@@ -188,10 +193,14 @@ def _decide(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> 
     for record in decided:
         was = before[record.enterprise].state
         if record.state is AdmissionState.ACTIVE and was is not AdmissionState.ACTIVE:
-            granted = events.AdmissionGranted(rollout=rollout.name, enterprise=record.enterprise, stage=record.stage)
+            granted = events.AdmissionGranted(
+                rollout=rollout.name, enterprise=record.enterprise, stage=record.stage
+            )
             tx.emit(granted, subject=record.enterprise, enterprise=record.enterprise)
         elif record.state is AdmissionState.SUSPENDED and was is AdmissionState.ACTIVE:
-            rests = events.AdmissionSuspended(rollout=rollout.name, enterprise=record.enterprise, reason=record.reason)
+            rests = events.AdmissionSuspended(
+                rollout=rollout.name, enterprise=record.enterprise, reason=record.reason
+            )
             tx.emit(rests, subject=record.enterprise, enterprise=record.enterprise)
     _publish_snapshot(tx)
 

@@ -1,6 +1,10 @@
 """Rollout's worker: what accounts tells of enterprises, to use cases."""
 
-from numerator.events.v1.accounts_pb2 import EnterpriseRegistered, EnterpriseVerificationRevoked, EnterpriseVerified
+from numerator.events.v1.accounts_pb2 import (
+    EnterpriseRegistered,
+    EnterpriseVerificationRevoked,
+    EnterpriseVerified,
+)
 
 from services.chassis.database import PLATFORM, Transaction
 from services.chassis.messaging.entrypoint import event_handler

@@ -13,7 +13,11 @@ from services.rollout import model
 from services.rollout.model import AdmissionState, Reason, Record, Rollout, RolloutState, Stage
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
-STAGES = (Stage("private-beta", 10_000, quota=2), Stage("open-beta", 10_000, quota=5), Stage("everybody", 10_000))
+STAGES = (
+    Stage("private-beta", 10_000, quota=2),
+    Stage("open-beta", 10_000, quota=5),
+    Stage("everybody", 10_000),
+)
 
 
 def make_rollout(stages: tuple[Stage, ...] = STAGES) -> Rollout:
@@ -33,7 +37,12 @@ def active(records: list[Record]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("enterprise", "bucket"),
-    [("enterprises/tianshan", 4110), ("enterprises/a", 6890), ("enterprises/b", 3520), ("enterprises/long-name-0001", 127)],
+    [
+        ("enterprises/tianshan", 4110),
+        ("enterprises/a", 6890),
+        ("enterprises/b", 3520),
+        ("enterprises/long-name-0001", 127),
+    ],
 )
 def test_bucket__golden_vectors(enterprise: str, bucket: int) -> None:
     """An enterprise's bucket is the same for ever, whatever library computes it."""
@@ -89,7 +98,9 @@ def test_rollback__serves_the_anchor() -> None:
 
     assert active(rolled_back) == active(before)
     assert len(active(widened)) == 5
-    assert {r.reason for r in rolled_back if r.state is AdmissionState.SUSPENDED} == {Reason.STAGE_ROLLED_BACK}
+    assert {r.reason for r in rolled_back if r.state is AdmissionState.SUSPENDED} == {
+        Reason.STAGE_ROLLED_BACK
+    }
     assert active(again) == active(widened)
 
 
@@ -138,7 +149,11 @@ class AdmissionMachine(RuleBasedStateMachine):
     @rule()
     def register(self) -> None:
         self.records += [
-            replace(make_records([False])[0], enterprise=f"enterprises/e{len(self.records) + 1}", arrival=len(self.records) + 1)
+            replace(
+                make_records([False])[0],
+                enterprise=f"enterprises/e{len(self.records) + 1}",
+                arrival=len(self.records) + 1,
+            )
         ]
         self.settle()
 
@@ -155,7 +170,9 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.rollout = model.start(self.rollout)
         self.settle()
 
-    @precondition(lambda self: self.rollout.state is RolloutState.RUNNING and self.rollout.stage < len(STAGES) - 1)
+    @precondition(
+        lambda self: self.rollout.state is RolloutState.RUNNING and self.rollout.stage < len(STAGES) - 1
+    )
     @rule()
     def advance(self) -> None:
         self.served.append(active(self.records))

@@ -1,0 +1,100 @@
+"""Analytics' worker: what the other services tell, as facts."""
+
+from datetime import UTC
+
+from numerator.events.v1.placement_pb2 import ExposureRecorded, RegistrationCreated
+from numerator.events.v1.publishing_pb2 import (
+    DeliveryPublished,
+    InteractionAnswered,
+    InteractionKind,
+    InteractionReceived,
+)
+
+from services.analytics import usecases
+from services.analytics.model import Fact, Kind
+from services.chassis.database import Transaction
+from services.chassis.messaging.entrypoint import event_handler
+from services.chassis.messaging.envelope import Event
+from services.chassis.names import enterprise_of
+
+
+class Worker:
+    """Turns events into facts. A fact's id is the name of what happened, so that an event told anew counts once."""
+
+    name = "analytics"
+
+    @event_handler(DeliveryPublished)
+    def on_delivery_published(self, tx: Transaction, event: Event[DeliveryPublished]) -> None:
+        told = event.message
+        fact = Fact(
+            id=f"post:{told.network_post_id}",
+            kind=Kind.POST,
+            time=told.publish_time.ToDatetime(tzinfo=UTC),
+            post=told.network_post_id,
+            publication=told.delivery.partition("/deliveries/")[0],
+            account=told.account,
+        )
+        usecases.remember_post(tx, _tenant(told.delivery), fact)
+
+    @event_handler(InteractionReceived)
+    def on_interaction_received(self, tx: Transaction, event: Event[InteractionReceived]) -> None:
+        told = event.message
+        fact = Fact(
+            id=told.interaction,
+            kind=Kind(InteractionKind.Name(told.kind).lower()),
+            time=told.interaction_time.ToDatetime(tzinfo=UTC),
+            person=told.author,
+            publication=told.delivery.partition("/deliveries/")[0],
+            account=told.account,
+        )
+        usecases.remember(tx, _tenant(told.interaction), [fact])
+
+    @event_handler(InteractionAnswered)
+    def on_interaction_answered(self, tx: Transaction, event: Event[InteractionAnswered]) -> None:
+        told = event.message
+        answered, asked = (
+            told.answer_time.ToDatetime(tzinfo=UTC),
+            told.interaction_time.ToDatetime(tzinfo=UTC),
+        )
+        fact = Fact(
+            id=f"{told.interaction}#answer",
+            kind=Kind.ANSWER,
+            time=answered,
+            account=told.account,
+            value=max(0.0, (answered - asked).total_seconds()),
+        )
+        usecases.remember(tx, _tenant(told.interaction), [fact])
+
+    @event_handler(ExposureRecorded)
+    def on_exposure_recorded(self, tx: Transaction, event: Event[ExposureRecorded]) -> None:
+        told = event.message
+        fact = Fact(
+            id=f"exposure:{told.decision}",
+            kind=Kind.EXPOSURE,
+            time=told.exposure_time.ToDatetime(tzinfo=UTC),
+            person=told.user,
+            placement=told.placement,
+            campaign=told.placement.partition("/placements/")[0],
+        )
+        usecases.remember(tx, _tenant(told.placement), [fact])
+
+    @event_handler(RegistrationCreated)
+    def on_registration_created(self, tx: Transaction, event: Event[RegistrationCreated]) -> None:
+        told = event.message
+        fact = Fact(
+            id=told.registration,
+            kind=Kind.REGISTRATION,
+            time=told.create_time.ToDatetime(tzinfo=UTC),
+            person=told.user,
+            placement=told.placement,
+            campaign=told.placement.partition("/placements/")[0],
+        )
+        usecases.remember(tx, _tenant(told.registration), [fact])
+
+
+def _tenant(name: str) -> str:
+    """The enterprise to which a resource belongs; events of tenants name one."""
+    enterprise = enterprise_of(name)
+    if enterprise is None:
+        raise ValueError(f"{name} belongs to no enterprise")
+    return enterprise
