@@ -60,11 +60,12 @@ class Pages:
         return Markup(self._entities.content(status))  # noqa: S704  text.to_html made it safe
 
     async def home(self, request: Request) -> Response:
-        posts = self._page(request, self._network.timeline)
+        written = [status for status in self._network.timeline if not status.reblog_of]
+        posts = self._page(request, written)
         accounts = sorted(
             self._network.accounts.values(), key=lambda account: account.followers, reverse=True
         )
-        counts = {"posts": len(self._network.statuses), "people": len(accounts)}
+        counts = {"posts": len(written), "people": len(accounts)}
         return self.render(
             "home.html", posts=posts, accounts=accounts[:8], counts=counts, page_size=PAGE_SIZE
         )
