@@ -15,8 +15,8 @@ POINTS = frozenset(
     }
 )
 """
-In the order in which a delivery meets them. `before_request` is on an open connection, just before the first byte;
-the commit points are inside and after the transaction that records the outcome.
+In the order in which a delivery meets them. `before_request` is on an open connection, just before the first
+byte; the commit points are inside and after the transaction that records the outcome.
 """
 
 ACTIONS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
@@ -27,8 +27,8 @@ class FailPoints:
     One armed point, or none.
 
     Args:
-        armed: `point:action` or `point:action:file`; empty arms nothing. `kill` and `stop` send the signal to the
-            process itself. With a file it happens once: the file is made just before, and no more once it is there.
+        armed: `point:action` or `point:action:file`; empty arms nothing. `kill` and `stop` send the signal to
+            the process itself. With a file it happens once: the file is made just before.
 
     Raises:
         ValueError: the point or the action is unknown.

@@ -13,13 +13,13 @@ from services.publishing.model.deliveries import Policy
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
-class PublishingSettings(ServiceSettings):
+class Settings(ServiceSettings):
     """What api, worker, sender and migrate need to know."""
 
     model_config = SettingsConfigDict(env_prefix="PUBLISHING_")
 
     private_key: SecretStr | None = None
-    """The key, as PEM text, to which accounts' tokens are sealed (`PUBLISHING_PRIVATE_KEY_FILE`). Only the sender."""
+    """The key, as PEM text, to which accounts' tokens are sealed. Only the sender needs it."""
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 50
     """How many requests a sender has under way at most."""
     interactions_interval: Seconds = 30

@@ -1,0 +1,432 @@
+"""What publishing does. Each function loads, decides by the model, saves and tells, in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from numerator.events.v1 import publishing_pb2 as events
+
+from services.chassis.database import Transaction
+from services.chassis.errors import not_found
+from services.chassis.ids import new_id
+from services.chassis.telemetry import capture_context
+from services.publishing import store
+from services.publishing.model import deliveries, interactions, publications
+from services.publishing.model.accounts import Account, AccountState
+from services.publishing.model.deliveries import (
+    Delivery,
+    DeliveryState,
+    NotRead,
+    Policy,
+    SendOutcome,
+    Step,
+    Timeline,
+)
+from services.publishing.model.interactions import Interaction, InteractionState, Notification
+from services.publishing.model.publications import PlanEntry, Publication, PublicationState, Variant
+
+DELIVERIES = "deliveries"
+"""The change log of deliveries. Senders wake by it, and watchers follow it."""
+INTERACTIONS = "interactions"
+"""The change log of interactions."""
+
+# ------------------------------------------------------------------------------------------ publications
+
+
+def create_publication(
+    tx: Transaction,
+    enterprise: str,
+    *,
+    text: str,
+    variants: Sequence[Variant],
+    accounts: Sequence[str],
+    exclude_accounts: Sequence[str],
+    schedule_time: datetime | None,
+) -> Publication:
+    """A new draft. Raises INVALID_ARGUMENT."""
+    publication = Publication(
+        name=f"{enterprise}/publications/{new_id()}",
+        enterprise=enterprise,
+        text=text,
+        variants=tuple(variants),
+        accounts=tuple(accounts),
+        exclude_accounts=tuple(exclude_accounts),
+        schedule_time=schedule_time,
+        state=PublicationState.DRAFT,
+        create_time=tx.now,
+        update_time=tx.now,
+    )
+    publications.check_draft(publication)
+    store.insert_publication(tx, publication)
+    return publication
+
+
+def get_publication(tx: Transaction, enterprise: str, name: str) -> Publication:
+    """A publication. Raises NOT_FOUND."""
+    publication = store.publication(tx, enterprise, name)
+    if publication is None:
+        raise not_found(name)
+    return publication
+
+
+def plan_publication(tx: Transaction, enterprise: str, name: str) -> tuple[PlanEntry, ...]:
+    """What a publication would do if it were scheduled now. Raises NOT_FOUND."""
+    return publications.plan(get_publication(tx, enterprise, name), store.accounts(tx, enterprise))
+
+
+def schedule_publication(
+    tx: Transaction, enterprise: str, name: str, schedule_time: datetime | None
+) -> Publication:
+    """Schedule a draft. Its deliveries are made by our own worker, from the event. Raises as `schedule`."""
+    draft = store.lock_publication(tx, enterprise, name)
+    if draft is None:
+        raise not_found(name)
+    entries = publications.plan(draft, store.accounts(tx, enterprise))
+    scheduled = publications.schedule(draft, entries, schedule_time, tx.now)
+    store.update_publication(tx, scheduled)
+    tx.emit(
+        events.PublicationScheduled(publication=name, schedule_time=_timestamp(scheduled.schedule_time)),
+        subject=name,
+    )
+    return scheduled
+
+
+def materialise(tx: Transaction, enterprise: str, name: str) -> int:
+    """Make a scheduled publication's deliveries, those that are not there yet; returns how many were made."""
+    publication = store.lock_publication(tx, enterprise, name)
+    if publication is None or publication.state is not PublicationState.SCHEDULED:
+        return 0
+    return sum(
+        _insert_delivery(
+            tx, publications.new_delivery(publication, entry, tx.now, traceparent=capture_context())
+        )
+        for entry in publication.plan
+    )
+
+
+def cancel_publication(tx: Transaction, enterprise: str, name: str) -> Publication:
+    """Cancel a publication: what waits never starts, what is in doubt is not sent again. See `cancel`."""
+    publication = store.lock_publication(tx, enterprise, name)
+    if publication is None:
+        raise not_found(name)
+    cancelled = publications.cancel(publication, tx.now)
+    if publication.state is not PublicationState.CANCELLED:
+        store.update_publication(tx, cancelled)
+        for delivery in store.lock_deliveries(tx, enterprise, name):
+            _save(tx, delivery, deliveries.request_cancel(delivery, tx.now))
+    return get_publication(tx, enterprise, name)
+
+
+# -------------------------------------------------------------------------------------------- deliveries
+
+
+def get_delivery(tx: Transaction, enterprise: str, name: str) -> Delivery:
+    """A delivery. Raises NOT_FOUND."""
+    delivery = store.delivery(tx, enterprise, name)
+    if delivery is None:
+        raise not_found(name)
+    return delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """
+    A delivery that a sender has leased.
+
+    Attributes:
+        delivery: as it is on record, under its new fence.
+        account: where it goes.
+        step: RESEND to send it, LOOK_UP to read the account's timeline.
+
+    """
+
+    delivery: Delivery
+    account: Account
+    step: Step
+
+
+def lease(tx: Transaction, policy: Policy, limit: int) -> list[Assignment]:
+    """
+    Take up to `limit` deliveries for a sender; needs the scope PLATFORM. When this has committed, all that is
+    to be sent is on record as SENDING.
+
+    First, deliveries whose sender died become UNCONFIRMED. Then those in doubt are taken, then those due.
+    """
+    for dead in store.lock_expired(tx, limit):
+        _give_up(tx, dead, policy)
+    assignments = [
+        assignment
+        for delivery in store.lock_unconfirmed(tx, limit)
+        if (assignment := _look_into(tx, delivery, policy))
+    ]
+    room = limit - len(assignments)
+    for account, delivery in store.lock_heads(tx, room) if room else []:
+        if account.state is AccountState.ACTIVE:
+            assignments.append(_begin(tx, delivery, account, Step.RESEND, policy))
+        else:
+            reason = "ACCOUNT_NOT_BOUND" if account.state is AccountState.UNBOUND else "REAUTH_REQUIRED"
+            _save(tx, delivery, deliveries.fail(delivery, reason, tx.now))
+    return assignments
+
+
+def _give_up(tx: Transaction, delivery: Delivery, policy: Policy) -> None:
+    store.end_attempt(tx, delivery, "ABANDONED", "NO_REPLY")
+    if delivery.state is DeliveryState.SENDING:
+        _save(tx, delivery, deliveries.abandoned(delivery, tx.now, policy))
+    else:
+        _save(tx, delivery, replace(delivery, fence=delivery.fence + 1, lease_until=None, next_time=tx.now))
+
+
+def _look_into(tx: Transaction, delivery: Delivery, policy: Policy) -> Assignment | None:
+    account = store.account(tx, delivery.enterprise, delivery.account)
+    if account is None:
+        raise not_found(delivery.account)
+    step = deliveries.next_step(delivery, account.network_class, tx.now, policy)
+    match step:
+        case Step.RESEND | Step.LOOK_UP:
+            return _begin(tx, delivery, account, step, policy)
+        case Step.WAIT:
+            store.update_delivery(
+                tx, replace(delivery, next_time=delivery.doubt.over if delivery.doubt else None)
+            )
+        case Step.PARK:
+            store.update_delivery(tx, replace(delivery, next_time=None))
+    return None
+
+
+def _begin(tx: Transaction, delivery: Delivery, account: Account, step: Step, policy: Policy) -> Assignment:
+    begin = deliveries.begin_lookup if step is Step.LOOK_UP else deliveries.begin_attempt
+    begun = begin(delivery, tx.now, policy)
+    store.begin_attempt(tx, begun, "LOOK_UP" if step is Step.LOOK_UP else "SEND")
+    _save(tx, delivery, begun)
+    return Assignment(begun, account, step)
+
+
+def record_attempt(
+    tx: Transaction, assignment: Assignment, outcome: SendOutcome, policy: Policy
+) -> Delivery | None:
+    """
+    Record what came of sending; None if the lease was lost meanwhile, or the outcome is on record already.
+
+    A network that no longer takes the token stops the whole account, and no other.
+    """
+    delivery = _still_leased(tx, assignment)
+    if delivery is None:
+        return None
+    reason = "" if isinstance(outcome, deliveries.Posted) else outcome.reason
+    store.end_attempt(tx, delivery, type(outcome).__name__.upper(), reason)
+    after = deliveries.after_attempt(delivery, outcome, tx.now, policy)
+    _save(tx, delivery, after)
+    if reason == deliveries.REAUTH_REQUIRED:
+        store.suspend_account(tx, assignment.account)
+    return after
+
+
+def record_lookup(
+    tx: Transaction, assignment: Assignment, read: Timeline | NotRead, began: datetime, policy: Policy
+) -> Delivery | None:
+    """Record what reading the account's timeline told; None as for `record_attempt`."""
+    delivery = _still_leased(tx, assignment)
+    if delivery is None:
+        return None
+    posts = read.posts if isinstance(read, Timeline) else ()
+    claimed = store.claimed_posts(
+        tx, assignment.account, delivery.name, [post.network_post_id for post in posts]
+    )
+    after = deliveries.after_lookup(delivery, read, claimed, began, tx.now, policy)
+    store.end_attempt(tx, delivery, type(read).__name__.upper(), after.reason)
+    _save(tx, delivery, after)
+    if isinstance(read, NotRead) and read.reason == deliveries.REAUTH_REQUIRED:
+        store.suspend_account(tx, assignment.account)
+    return after
+
+
+def _still_leased(tx: Transaction, assignment: Assignment) -> Delivery | None:
+    known = assignment.delivery
+    delivery = store.lock_delivery(tx, known.enterprise, known.name)
+    if delivery is None or delivery.fence != known.fence or delivery.lease_until is None:
+        return None
+    return delivery
+
+
+def _insert_delivery(tx: Transaction, delivery: Delivery) -> bool:
+    inserted = store.insert_delivery(tx, delivery)
+    if inserted:
+        _note(tx, delivery)
+    return inserted
+
+
+def _save(tx: Transaction, before: Delivery, after: Delivery) -> None:
+    """Keep a delivery's new state, with all that others have to hear of it, in the same transaction."""
+    store.update_delivery(tx, after)
+    if after.state is before.state:
+        return
+    match after.state:
+        case DeliveryState.PUBLISHED:
+            store.link_interactions(tx, after)
+            _emit(
+                tx,
+                after,
+                events.DeliveryPublished(
+                    delivery=after.name,
+                    account=after.account,
+                    network_post_id=after.network_post_id,
+                    url=after.url,
+                    publish_time=_timestamp(after.publish_time),
+                ),
+            )
+        case DeliveryState.FAILED:
+            _emit(
+                tx,
+                after,
+                events.DeliveryFailed(delivery=after.name, account=after.account, reason=after.reason),
+            )
+        case DeliveryState.UNCONFIRMED:
+            _emit(tx, after, events.DeliveryUnconfirmed(delivery=after.name, account=after.account))
+        case _:
+            pass
+    _note(tx, after)
+    if after.state in deliveries.FINAL:
+        _end_answer(tx, after)
+
+
+def _emit(
+    tx: Transaction,
+    delivery: Delivery,
+    event: events.DeliveryPublished | events.DeliveryFailed | events.DeliveryUnconfirmed,
+) -> None:
+    tx.emit(event, subject=delivery.name, enterprise=delivery.enterprise)
+
+
+def _note(tx: Transaction, delivery: Delivery) -> None:
+    tx.append_change(
+        DELIVERIES, delivery.name, {"publication": delivery.publication}, enterprise=delivery.enterprise
+    )
+
+
+# ---------------------------------------------------------------------------------------------- accounts
+
+
+def bind_account(tx: Transaction, account: Account, event_time: datetime) -> None:
+    """Keep an account that was bound, or bound anew."""
+    store.save_account(tx, account, event_time)
+
+
+def set_account_state(
+    tx: Transaction, enterprise: str, name: str, state: AccountState, event_time: datetime
+) -> None:
+    """Keep what the accounts service tells of an account. Its waiting deliveries fail when they are due."""
+    store.set_account_state(tx, enterprise, name, state, event_time)
+
+
+def suspend_account(tx: Transaction, account: Account) -> None:
+    """Stop using an account whose token the network refused, until it is bound anew."""
+    store.suspend_account(tx, account)
+
+
+# ------------------------------------------------------------------------------------------ interactions
+
+
+def get_interaction(tx: Transaction, enterprise: str, name: str) -> Interaction:
+    """An interaction. Raises NOT_FOUND."""
+    interaction = store.interaction(tx, enterprise, name)
+    if interaction is None:
+        raise not_found(name)
+    return interaction
+
+
+def lease_polls(tx: Transaction, interval: timedelta, limit: int) -> list[tuple[Account, str]]:
+    """Accounts whose notifications a sender is to read now, with their cursors; needs the scope PLATFORM."""
+    return store.lease_polls(tx, interval, limit)
+
+
+def record_notifications(
+    tx: Transaction, account: Account, notifications: Sequence[Notification], cursor: str, new_cursor: str
+) -> int:
+    """Keep what a network told an account of, each thing once; returns how many interactions are new."""
+    new = 0
+    for notification in notifications:
+        interaction = interactions.new_interaction(account, notification, tx.now)
+        if interaction.our_post_id:
+            delivery = store.delivery_of_post(tx, account.enterprise, account.name, interaction.our_post_id)
+            interaction = replace(interaction, delivery=delivery)
+        if store.insert_interaction(tx, interaction):
+            new += 1
+            _tell_received(tx, interaction)
+    store.move_cursor(tx, account, cursor, new_cursor)
+    return new
+
+
+def answer_interaction(tx: Transaction, enterprise: str, name: str, text: str) -> Interaction:
+    """Answer an interaction, by a publication to one account that is due at once. Raises as `answer`."""
+    interaction = store.lock_interaction(tx, enterprise, name)
+    if interaction is None:
+        raise not_found(name)
+    account = store.account(tx, enterprise, interaction.account)
+    answering, publication = interactions.answer(
+        interaction, f"{enterprise}/publications/{new_id()}", text, account, tx.now
+    )
+    delivery = publications.new_delivery(
+        publication,
+        publication.plan[0],
+        tx.now,
+        traceparent=capture_context(),
+        in_reply_to=interaction.post_id,
+    )
+    answering = replace(answering, answer=delivery.name)
+    store.insert_publication(tx, publication)
+    store.update_interaction(tx, answering)
+    _insert_delivery(tx, delivery)
+    _note_interaction(tx, answering)
+    return answering
+
+
+def _end_answer(tx: Transaction, delivery: Delivery) -> None:
+    """If a delivery that has ended was an answer, the interaction is answered, or open again."""
+    interaction = store.lock_answered_interaction(tx, delivery)
+    if interaction is None:
+        return
+    after = interactions.after_answer(interaction, delivery, tx.now)
+    store.update_interaction(tx, after)
+    if after.state is InteractionState.ANSWERED:
+        tx.emit(
+            events.InteractionAnswered(
+                interaction=after.name,
+                account=after.account,
+                interaction_time=_timestamp(after.interaction_time),
+                answer_time=_timestamp(delivery.publish_time),
+            ),
+            subject=after.name,
+            enterprise=after.enterprise,
+        )
+    _note_interaction(tx, after)
+
+
+def _tell_received(tx: Transaction, interaction: Interaction) -> None:
+    tx.emit(
+        events.InteractionReceived(
+            interaction=interaction.name,
+            kind=events.InteractionKind.Value(interaction.kind),
+            account=interaction.account,
+            delivery=interaction.delivery,
+            author=interaction.author,
+            author_followers=interaction.author_followers,
+            interaction_time=_timestamp(interaction.interaction_time),
+        ),
+        subject=interaction.name,
+        enterprise=interaction.enterprise,
+    )
+    _note_interaction(tx, interaction)
+
+
+def _note_interaction(tx: Transaction, interaction: Interaction) -> None:
+    tx.append_change(INTERACTIONS, interaction.name, {}, enterprise=interaction.enterprise)
+
+
+def _timestamp(time: datetime | None) -> Timestamp | None:
+    if time is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(time)
+    return stamp

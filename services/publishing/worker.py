@@ -1,0 +1,81 @@
+"""Publishing's worker: events to use cases, nothing else."""
+
+from datetime import timedelta
+
+from numerator.events.v1.accounts_pb2 import AccountBound, AccountReauthRequired, AccountUnbound
+from numerator.events.v1.publishing_pb2 import PublicationScheduled
+
+from services.chassis.database import PLATFORM, Database, Transaction, purge, purge_changes
+from services.chassis.messaging.entrypoint import event_handler, every
+from services.chassis.messaging.envelope import Event
+from services.chassis.names import enterprise_of
+from services.publishing import usecases
+from services.publishing.failpoints import FailPoints
+from services.publishing.model.accounts import ACCOUNT, Account, AccountState
+from services.publishing.model.publications import PUBLICATION
+from services.publishing.settings import Settings
+
+MAX_CHARACTERS = 500
+"""What a Mastodon server takes unless it says otherwise."""
+
+CHANGES_KEPT = timedelta(days=1)
+"""How long a watcher may stay away and still miss nothing."""
+
+
+class Worker:
+    """Follows the accounts service, and makes the deliveries of what was scheduled."""
+
+    name = "publishing"
+
+    def __init__(self, settings: Settings) -> None:
+        self._fail_points = FailPoints(settings.fail_point)
+
+    @event_handler(AccountBound)
+    def on_account_bound(self, tx: Transaction, event: Event[AccountBound]) -> None:
+        told = event.message
+        account = Account(
+            name=told.account,
+            enterprise=_enterprise(told.account),
+            network=told.network,
+            server=told.server.rstrip("/"),
+            software=told.software,
+            network_account_id=told.network_account_id,
+            handle=told.handle,
+            state=AccountState.ACTIVE,
+            max_characters=MAX_CHARACTERS,
+            bind_time=event.time,
+            sealed_token=told.sealed_token,
+        )
+        usecases.bind_account(tx, account, event.time)
+
+    @event_handler(AccountReauthRequired)
+    def on_account_reauth_required(self, tx: Transaction, event: Event[AccountReauthRequired]) -> None:
+        name = event.message.account
+        usecases.set_account_state(tx, _enterprise(name), name, AccountState.REAUTH_REQUIRED, event.time)
+
+    @event_handler(AccountUnbound)
+    def on_account_unbound(self, tx: Transaction, event: Event[AccountUnbound]) -> None:
+        name = event.message.account
+        usecases.set_account_state(tx, _enterprise(name), name, AccountState.UNBOUND, event.time)
+
+    @event_handler(PublicationScheduled)
+    def on_publication_scheduled(self, tx: Transaction, event: Event[PublicationScheduled]) -> None:
+        PUBLICATION.parse(event.message.publication, "publication")
+        usecases.materialise(tx, str(enterprise_of(event.message.publication)), event.message.publication)
+        self._fail_points.reach("deliveries_materialised")
+
+    @every(3600)
+    def purge(self, database: Database) -> None:
+        """Remove what has served its time, a batch per transaction."""
+        while True:
+            with database.transaction(PLATFORM) as tx:
+                removed = purge(tx, tx.now)
+                for log in (usecases.DELIVERIES, usecases.INTERACTIONS):
+                    removed += purge_changes(tx, log, tx.now - CHANGES_KEPT)
+            if not removed:
+                return
+
+
+def _enterprise(account: str) -> str:
+    ACCOUNT.parse(account, "account")
+    return str(enterprise_of(account))
