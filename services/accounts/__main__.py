@@ -1,0 +1,5 @@
+"""`python -m services.accounts {api,worker,migrate}`."""
+
+from services.chassis.process import main
+
+main("accounts")

@@ -1,0 +1,32 @@
+"""The api process: what it is made of."""
+
+from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+
+from services.accounts.networks.mastodon import MastodonNetwork
+from services.accounts.rpc import AccountsServicer
+from services.accounts.settings import Settings
+from services.accounts.usecases.binding import Binder
+from services.accounts.usecases.people import platform_clients
+from services.chassis.clock import SystemClock
+from services.chassis.database import Database
+from services.chassis.rpc.server import Server
+from services.chassis.sealing import load_public_key
+from services.chassis.telemetry import Telemetry
+
+
+def serve(settings: Settings, telemetry: Telemetry) -> int:
+    """Serve gRPC until SIGTERM; returns the exit code."""
+    database = Database(settings.database_url.get_secret_value(), schema="accounts", max_size=16)
+    binder = Binder(
+        database,
+        {"mastodon": MastodonNetwork()},
+        servers=settings.network_servers,
+        redirect_uri=settings.binding_redirect_uri,
+        master_key=settings.open_master_key(),
+        publishing_key=load_public_key(settings.publishing_public_key),
+    )
+    platform = platform_clients(operator=settings.operator_secret, network=settings.network_secret)
+    servicer = AccountsServicer(database, binder, platform, SystemClock())
+    service = accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"]
+    server = Server(settings, telemetry, needs={"database": database.check})
+    return server.add(accounts_pb2_grpc.add_AccountsServiceServicer_to_server, servicer, service).serve()

@@ -1,0 +1,108 @@
+"""Proto to model and back."""
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from numerator.accounts.v1 import accounts_pb2 as pb
+from numerator.options.v1 import options_pb2
+
+from services.accounts.model import (
+    Account,
+    AccountState,
+    Client,
+    Enterprise,
+    Identity,
+    Member,
+    Role,
+    Verification,
+    etag_of,
+)
+
+
+def enterprise(model: Enterprise) -> pb.Enterprise:
+    """An enterprise, as callers see it."""
+    return pb.Enterprise(
+        name=model.name,
+        display_name=model.display_name,
+        industry=model.industry,
+        region=model.region,
+        verification=pb.Enterprise.Verification.Value(model.verification),
+        verification_note=model.verification_note,
+        create_time=time(model.create_time),
+        update_time=time(model.update_time),
+        etag=etag_of(model.revision),
+    )
+
+
+def verification(value: pb.Enterprise.Verification.ValueType) -> Verification | None:
+    """The verification that a list is filtered by; None for all."""
+    return Verification(pb.Enterprise.Verification.Name(value)) if value else None
+
+
+def member(model: Member) -> pb.Member:
+    """A member, without anything of the password."""
+    return pb.Member(
+        name=model.name,
+        email=model.email,
+        display_name=model.display_name,
+        role=options_pb2.Role.Value(model.role),
+        create_time=time(model.create_time),
+    )
+
+
+def role(value: options_pb2.Role.ValueType) -> Role:
+    """A role that the contract's validation has found to be one."""
+    return Role(options_pb2.Role.Name(value))
+
+
+def client(model: Client) -> pb.Client:
+    """A client, without its secret."""
+    return pb.Client(
+        name=model.name,
+        display_name=model.display_name,
+        scopes=sorted(model.scopes),
+        create_time=time(model.create_time),
+    )
+
+
+def identity(model: Identity) -> pb.Identity:
+    """Who a caller is."""
+    return pb.Identity(
+        kind=options_pb2.Caller.Value(model.kind),
+        subject=model.subject,
+        enterprise=model.enterprise or "",
+        roles=[options_pb2.Role.Value(each) for each in sorted(model.roles)],
+        scopes=sorted(model.scopes),
+    )
+
+
+def account(model: Account) -> pb.Account:
+    """An account, without its token."""
+    return pb.Account(
+        name=model.name,
+        network=model.network,
+        server=model.server,
+        software=model.profile.software,
+        software_version=model.profile.software_version,
+        network_account_id=model.profile.network_account_id,
+        handle=model.profile.handle,
+        display_name=model.profile.display_name,
+        labels=model.labels,
+        state=pb.Account.State.Value(model.state),
+        create_time=time(model.create_time),
+        update_time=time(model.update_time),
+        authorize_time=time(model.authorize_time),
+        etag=etag_of(model.revision),
+    )
+
+
+def account_state(value: pb.Account.State.ValueType) -> AccountState | None:
+    """The state that a list is filtered by; None for all."""
+    return AccountState(pb.Account.State.Name(value)) if value else None
+
+
+def time(moment: datetime) -> Timestamp:
+    """A moment."""
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,314 @@
+"""The gRPC face of accounts: proto to model and back, nothing else."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.message import Message
+from numerator.accounts.v1 import accounts_pb2 as pb
+from numerator.accounts.v1 import accounts_pb2_grpc as pb_grpc
+from pydantic import SecretStr
+
+from services.accounts import convert, store
+from services.accounts.credentials import hash_password
+from services.accounts.model import (
+    ENTERPRISE_NAME,
+    MEMBER_NAME,
+    Account,
+    Client,
+    Enterprise,
+    Member,
+    Role,
+    VerificationStep,
+    check_password,
+    normal_email,
+)
+from services.accounts.usecases import enterprises, people
+from services.accounts.usecases.binding import Binder, Redirect
+from services.chassis.clock import Clock
+from services.chassis.database import Database, Tenant, Transaction
+from services.chassis.ids import deterministic_id, new_id
+from services.chassis.paging import decode_token, encode_token, page_size
+from services.chassis.rpc.call import current_call
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R", Enterprise, Member, Client, Account)
+_Step = (
+    pb.RequestVerificationRequest
+    | pb.VerifyEnterpriseRequest
+    | pb.RejectEnterpriseRequest
+    | pb.RevokeVerificationRequest
+)
+_ListRequest = (
+    pb.ListEnterprisesRequest | pb.ListMembersRequest | pb.ListClientsRequest | pb.ListAccountsRequest
+)
+
+
+class AccountsServicer(pb_grpc.AccountsServiceServicer):
+    """Serves `numerator.accounts.v1.AccountsService`."""
+
+    def __init__(
+        self,
+        database: Database,
+        binder: Binder,
+        platform_clients: Mapping[str, people.KnownClient],
+        clock: Clock,
+    ) -> None:
+        self._database = database
+        self._binder = binder
+        self._platform_clients = platform_clients
+        self._clock = clock
+
+    # Enterprises
+
+    def RegisterEnterprise(
+        self, request: pb.RegisterEnterpriseRequest, context: grpc.ServicerContext
+    ) -> pb.Enterprise:
+        check_password(request.owner_password, "owner_password")
+        email = normal_email(request.owner_email)
+        # A repetition must come to the same tenant, and another person's request with the same id to another.
+        new = deterministic_id("enterprise", email, request.request_id) if request.request_id else new_id()
+        now = self._clock.now()
+        name = ENTERPRISE_NAME.format(enterprise=new)
+        enterprise = Enterprise(
+            name, request.display_name, request.industry, request.region, create_time=now, update_time=now
+        )
+        owner = Member(
+            MEMBER_NAME.format(enterprise=new, member=new_id()), email, email, Role.OWNER, create_time=now
+        )
+        password_hash = hash_password(SecretStr(request.owner_password))
+        with self._database.transaction(Tenant(name)) as tx:
+            return tx.once(
+                _without(request, "owner_password"),
+                lambda: convert.enterprise(
+                    enterprises.register_enterprise(tx, enterprise, owner, password_hash)
+                ),
+            )
+
+    def GetEnterprise(self, request: pb.GetEnterpriseRequest, context: grpc.ServicerContext) -> pb.Enterprise:
+        with self._database.transaction(current_call().scope) as tx:
+            return convert.enterprise(store.get_enterprise(tx, request.name))
+
+    def ListEnterprises(
+        self, request: pb.ListEnterprisesRequest, context: grpc.ServicerContext
+    ) -> pb.ListEnterprisesResponse:
+        size, after = page_size(request.page_size), _after(request)
+        with self._database.transaction(current_call().scope) as tx:
+            found = store.list_enterprises(
+                tx, verification=convert.verification(request.verification), after=after, limit=size + 1
+            )
+        page, token = _page(found, size, request)
+        return pb.ListEnterprisesResponse(enterprises=map(convert.enterprise, page), next_page_token=token)
+
+    def RequestVerification(
+        self, request: pb.RequestVerificationRequest, context: grpc.ServicerContext
+    ) -> pb.Enterprise:
+        return self._verification(request, VerificationStep.REQUEST)
+
+    def VerifyEnterprise(
+        self, request: pb.VerifyEnterpriseRequest, context: grpc.ServicerContext
+    ) -> pb.Enterprise:
+        return self._verification(request, VerificationStep.VERIFY)
+
+    def RejectEnterprise(
+        self, request: pb.RejectEnterpriseRequest, context: grpc.ServicerContext
+    ) -> pb.Enterprise:
+        return self._verification(request, VerificationStep.REJECT)
+
+    def RevokeVerification(
+        self, request: pb.RevokeVerificationRequest, context: grpc.ServicerContext
+    ) -> pb.Enterprise:
+        return self._verification(request, VerificationStep.REVOKE)
+
+    def _verification(self, request: _Step, step: VerificationStep) -> pb.Enterprise:
+        call = current_call()
+
+        def advance() -> pb.Enterprise:
+            return convert.enterprise(
+                enterprises.advance_verification(
+                    tx,
+                    request.name,
+                    step,
+                    actor=call.principal.subject,
+                    note=request.note,
+                    etag=request.etag,
+                )
+            )
+
+        with self._database.transaction(call.scope) as tx:
+            return tx.once(request, advance)
+
+    # Members and clients
+
+    def CreateMember(self, request: pb.CreateMemberRequest, context: grpc.ServicerContext) -> pb.Member:
+        call = current_call()
+        check_password(request.password, "password")
+        member = Member(
+            MEMBER_NAME.format(**ENTERPRISE_NAME.parse(request.parent, "parent"), member=new_id()),
+            normal_email(request.email),
+            request.display_name,
+            convert.role(request.role),
+            create_time=self._clock.now(),
+        )
+        password_hash = hash_password(SecretStr(request.password))
+        with self._database.transaction(call.scope) as tx:
+            return tx.once(
+                _without(request, "password"),
+                lambda: convert.member(
+                    people.create_member(tx, member, password_hash, caller=call.principal)
+                ),
+            )
+
+    def ListMembers(
+        self, request: pb.ListMembersRequest, context: grpc.ServicerContext
+    ) -> pb.ListMembersResponse:
+        found, token = self._list(request, store.list_members)
+        return pb.ListMembersResponse(members=map(convert.member, found), next_page_token=token)
+
+    def CreateClient(self, request: pb.CreateClientRequest, context: grpc.ServicerContext) -> pb.Client:
+        call = current_call()
+        secret = ""
+
+        def create() -> pb.Client:
+            nonlocal secret
+            client, made = people.create_client(
+                tx,
+                request.parent,
+                display_name=request.display_name,
+                scopes=frozenset(request.scopes),
+                caller=call.principal,
+            )
+            secret = made.get_secret_value()
+            return convert.client(client)
+
+        with self._database.transaction(call.scope) as tx:
+            reply = tx.once(request, create)
+        # Only now: what is kept for a repetition must not hold the secret.
+        reply.secret = secret
+        return reply
+
+    def ListClients(
+        self, request: pb.ListClientsRequest, context: grpc.ServicerContext
+    ) -> pb.ListClientsResponse:
+        found, token = self._list(request, store.list_clients)
+        return pb.ListClientsResponse(clients=map(convert.client, found), next_page_token=token)
+
+    def DeleteClient(self, request: pb.DeleteClientRequest, context: grpc.ServicerContext) -> Empty:
+        call = current_call()
+
+        def delete() -> Empty:
+            people.delete_client(tx, request.name, caller=call.principal)
+            return Empty()
+
+        with self._database.transaction(call.scope) as tx:
+            return tx.once(request, delete)
+
+    def AuthenticateMember(
+        self, request: pb.AuthenticateMemberRequest, context: grpc.ServicerContext
+    ) -> pb.Identity:
+        with self._database.transaction(current_call().scope) as tx:
+            login = people.find_login(tx, request.email)
+        return convert.identity(people.authenticate_member(login, SecretStr(request.password)))
+
+    def AuthenticateClient(
+        self, request: pb.AuthenticateClientRequest, context: grpc.ServicerContext
+    ) -> pb.Identity:
+        with self._database.transaction(current_call().scope) as tx:
+            identity = people.authenticate_client(
+                tx, self._platform_clients, request.client_id, SecretStr(request.client_secret)
+            )
+        return convert.identity(identity)
+
+    # Accounts
+
+    def StartBinding(
+        self, request: pb.StartBindingRequest, context: grpc.ServicerContext
+    ) -> pb.StartBindingResponse:
+        call = current_call()
+        started = self._binder.start(
+            call.scope,
+            call.principal,
+            request.parent,
+            network=request.network,
+            server=request.server,
+            labels=tuple(dict.fromkeys(request.labels)),
+        )
+        return pb.StartBindingResponse(
+            authorization_url=started.authorization_url,
+            state=started.state,
+            expire_time=convert.time(started.expire_time),
+        )
+
+    def CompleteBinding(
+        self, request: pb.CompleteBindingRequest, context: grpc.ServicerContext
+    ) -> pb.Account:
+        call = current_call()
+        return convert.account(
+            self._binder.complete(
+                call.scope,
+                call.principal,
+                request.parent,
+                Redirect(request.state, request.code, request.error),
+                request_id=request.request_id,
+            )
+        )
+
+    def GetAccount(self, request: pb.GetAccountRequest, context: grpc.ServicerContext) -> pb.Account:
+        with self._database.transaction(current_call().scope) as tx:
+            return convert.account(store.get_account(tx, request.name))
+
+    def ListAccounts(
+        self, request: pb.ListAccountsRequest, context: grpc.ServicerContext
+    ) -> pb.ListAccountsResponse:
+        def matching(tx: Transaction, enterprise: str, *, after: store.After, limit: int) -> list[Account]:
+            state = convert.account_state(request.state)
+            return store.list_accounts(
+                tx, enterprise, label=request.label, state=state, after=after, limit=limit
+            )
+
+        found, token = self._list(request, matching)
+        return pb.ListAccountsResponse(accounts=map(convert.account, found), next_page_token=token)
+
+    def UnbindAccount(self, request: pb.UnbindAccountRequest, context: grpc.ServicerContext) -> pb.Account:
+        call = current_call()
+        return convert.account(
+            self._binder.unbind(call.scope, call.principal, request.name, etag=request.etag)
+        )
+
+    def _list(
+        self,
+        request: pb.ListMembersRequest | pb.ListClientsRequest | pb.ListAccountsRequest,
+        find: Callable[..., list[R]],
+    ) -> tuple[Sequence[R], str]:
+        """A page of what an enterprise has, and the token of the next."""
+        size, after = page_size(request.page_size), _after(request)
+        with self._database.transaction(current_call().scope) as tx:
+            store.get_enterprise(tx, request.parent)
+            found = find(tx, request.parent, after=after, limit=size + 1)
+        return _page(found, size, request)
+
+
+def _after(request: _ListRequest) -> store.After:
+    match decode_token(request.page_token, query=request):
+        case (str(time), str(name)):
+            return datetime.fromisoformat(time), name
+        case _:
+            return store.BEGINNING
+
+
+def _page(found: Sequence[R], size: int, request: _ListRequest) -> tuple[Sequence[R], str]:
+    """The page, of which one item more was asked for, and the token of the next; empty when there is none."""
+    page = found[:size]
+    if len(found) == len(page):
+        return page, ""
+    return page, encode_token((page[-1].create_time.isoformat(), page[-1].name), query=request)
+
+
+def _without(request: M, field: str) -> M:
+    """The request as it may be remembered: not even a hash of a password is kept longer than needed."""
+    rest = type(request)()
+    rest.CopyFrom(request)
+    rest.ClearField(field)
+    return rest

@@ -1,0 +1,65 @@
+"""Accounts' settings: the only reader of the environment in this service."""
+
+import base64
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.accounts.model import normal_server
+from services.accounts.vault import MasterKey
+from services.chassis.errors import ServiceError
+from services.chassis.sealing import load_public_key
+from services.chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """`ACCOUNTS_*`. Secrets and keys may be given as `*_FILE`, the path of a file."""
+
+    model_config = SettingsConfigDict(env_prefix="ACCOUNTS_")
+
+    master_key: SecretStr
+    """Wraps the enterprises' data keys: 32 random bytes in base64 (either alphabet). Lost, all tokens are."""
+    publishing_public_key: str
+    """Publishing's public key, to which tokens are sealed: X25519, PEM."""
+    operator_secret: SecretStr = Field(min_length=16)
+    """The secret of the platform's staff, OAuth2 client `operator`."""
+    network_secret: SecretStr = Field(min_length=16)
+    """The secret of the network's own systems, OAuth2 client `network`."""
+    network_servers: frozenset[str]
+    """The servers on which accounts can be bound, as `["https://social.example"]`. We talk to no other."""
+    binding_redirect_uri: str
+    """Where a network sends the browser of an account's holder back to: the console, or a partner's page."""
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_key(cls, key: SecretStr) -> SecretStr:
+        _master_key(key)
+        return key
+
+    @field_validator("publishing_public_key")
+    @classmethod
+    def _is_public_key(cls, pem: str) -> str:
+        load_public_key(pem)
+        return pem
+
+    @field_validator("network_servers")
+    @classmethod
+    def _are_servers(cls, servers: frozenset[str]) -> frozenset[str]:
+        try:
+            return frozenset(normal_server(server) for server in servers)
+        except ServiceError as error:
+            raise ValueError(error.message) from None
+
+    def open_master_key(self) -> MasterKey:
+        """The master key, ready for use."""
+        return _master_key(self.master_key)
+
+
+def _master_key(encoded: SecretStr) -> MasterKey:
+    text = encoded.get_secret_value().translate(str.maketrans("+/", "-_"))
+    try:
+        return MasterKey(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        raise ValueError(
+            "must be 32 random bytes in base64, as `openssl rand -base64 32` makes them"
+        ) from None

@@ -1,0 +1,1 @@
+"""What can be done with accounts, by subject. Functions take the transaction that the edge opened."""

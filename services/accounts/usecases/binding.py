@@ -1,0 +1,383 @@
+"""
+Binding and unbinding accounts of a network by OAuth2: authorization code, PKCE and a one-time state.
+
+A network's server is never called while a transaction is open: it may take seconds.
+"""
+
+import hashlib
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from numerator.events.v1 import accounts_pb2 as events
+from pydantic import SecretStr
+
+from services.accounts import store
+from services.accounts.model import (
+    ACCOUNT_NAME,
+    BINDING_LIFE,
+    Account,
+    BindingRefusedError,
+    binding_refused,
+    check_etag,
+    normal_server,
+)
+from services.accounts.networks import Application, Authorization, Network, NetworkRefusedError
+from services.accounts.vault import DataKey, MasterKey
+from services.chassis.database import Database, Scope, Transaction
+from services.chassis.errors import ServiceError, invalid, not_found
+from services.chassis.ids import new_id
+from services.chassis.names import enterprise_of
+from services.chassis.principal import Principal
+from services.chassis.sealing import seal
+
+_TOKEN = "access_token"  # noqa: S105 -- the name of a field
+_VERIFIER = "code_verifier"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Where the account's holder has to agree, and until when."""
+
+    authorization_url: str
+    state: str
+    expire_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """What the holder's browser brought back from the network: a code, or an error instead."""
+
+    state: str
+    code: str
+    error: str
+
+
+class Binder:
+    """
+    Binds and unbinds. One instance serves all threads.
+
+    Args:
+        database: opened for each step; there is none open during a call of a network.
+        networks: by their kind, as `mastodon`.
+        servers: the base URLs of the servers that may be bound to. This list is the guard against requests to
+            addresses of a caller's choice: nothing else decides whom we talk to.
+        redirect_uri: where networks send the holder's browser back to.
+        master_key: wraps the enterprises' data keys.
+        publishing_key: publishing's public key, to which tokens are sealed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        networks: Mapping[str, Network],
+        *,
+        servers: frozenset[str],
+        redirect_uri: str,
+        master_key: MasterKey,
+        publishing_key: X25519PublicKey,
+    ) -> None:
+        self._database = database
+        self._networks = networks
+        self._servers = frozenset(normal_server(server) for server in servers)
+        self._redirect_uri = redirect_uri
+        self._master_key = master_key
+        self._publishing_key = publishing_key
+
+    def start(
+        self,
+        scope: Scope,
+        caller: Principal,
+        enterprise: str,
+        *,
+        network: str,
+        server: str,
+        labels: tuple[str, ...],
+    ) -> Started:
+        """
+        Make a state and a PKCE verifier, and say where the holder agrees.
+
+        Raises NOT_FOUND, INVALID_ARGUMENT (`SERVER_MALFORMED`, `SERVER_NOT_ALLOWED`), UNAVAILABLE
+        (`NETWORK_UNAVAILABLE`) or FAILED_PRECONDITION (`NETWORK_REFUSED`).
+        """
+        server = normal_server(server)
+        if server not in self._servers:
+            raise invalid(
+                "server",
+                "is not a server that accounts can be bound on; ask the platform's operator to add it",
+                reason="SERVER_NOT_ALLOWED",
+            )
+        application = self._application(scope, enterprise, network, server)
+        state, verifier = secrets.token_urlsafe(32), SecretStr(secrets.token_urlsafe(48))
+        with self._database.transaction(scope) as tx:
+            key = self._newest_key(tx, enterprise)
+            binding = store.Binding(
+                enterprise=enterprise,
+                state_hash=_hash(state),
+                caller=caller.subject,
+                network=network,
+                server=server,
+                redirect_uri=application.redirect_uri,
+                labels=labels,
+                key_version=key.version,
+                sealed_verifier=b"",
+                expire_time=tx.now + BINDING_LIFE,
+            )
+            sealed = key.seal(verifier, binding.name, _VERIFIER)
+            store.insert_binding(tx, replace(binding, sealed_verifier=sealed))
+        url = self._networks[network].authorize_url(application, state=state, challenge=_challenge(verifier))
+        return Started(url, state, binding.expire_time)
+
+    def complete(
+        self, scope: Scope, caller: Principal, enterprise: str, redirect: Redirect, *, request_id: str
+    ) -> Account:
+        """
+        Exchange the code, and keep and tell what it gives. What is refused is written to the audit trail.
+
+        Raises INVALID_ARGUMENT, NOT_FOUND, BindingRefusedError, or UNAVAILABLE (`NETWORK_UNAVAILABLE`).
+        """
+        if bool(redirect.code) == bool(redirect.error):
+            raise invalid("code", "is needed, or error; not both")
+        try:
+            return self._complete(scope, caller, enterprise, redirect, request_id)
+        except BindingRefusedError as refused:
+            with self._database.transaction(scope) as tx:
+                store.audit(
+                    tx,
+                    enterprise=enterprise,
+                    actor=caller.subject,
+                    action="binding.refused",
+                    subject=store.binding_name(enterprise, _hash(redirect.state)),
+                    reason=refused.reason,
+                )
+            raise
+
+    def unbind(self, scope: Scope, caller: Principal, name: str, *, etag: str) -> Account:
+        """
+        Let go of an account, forget its token, tell, and ask the network to revoke the token.
+
+        Raises NOT_FOUND or ABORTED (`ETAG_MISMATCH`). That the network does not revoke is no failure; it is written
+        to the audit trail.
+        """
+        with self._database.transaction(scope) as tx:
+            before = store.lock_account(tx, name)
+            check_etag(etag, before.revision)
+            account = before.unbound(tx.now)
+            if account is before:
+                return account
+            store.save_account(tx, account)
+            taken = self._take_token(tx, caller, account)
+            _audit(tx, caller, "account.unbound", name)
+            tx.emit(events.AccountUnbound(account=name), subject=name)
+        if taken is not None:
+            application, token = taken
+            outcome = self._revoke(account, application, token)
+            with self._database.transaction(scope) as tx:
+                _audit(tx, caller, "token.revoked", name, outcome=outcome)
+        return account
+
+    def _complete(
+        self, scope: Scope, caller: Principal, enterprise: str, redirect: Redirect, request_id: str
+    ) -> Account:
+        with self._database.transaction(scope) as tx:
+            store.get_enterprise(tx, enterprise)
+            binding = store.find_binding(tx, enterprise, _hash(redirect.state))
+            if binding is None or binding.caller != caller.subject:
+                raise binding_refused(
+                    "BINDING_STATE_INVALID", "no binding of yours has this state: start a new one"
+                )
+            if binding.account is not None and request_id and binding.request_id == request_id:
+                return store.get_account(tx, binding.account)
+            if binding.claim_time is not None:
+                raise binding_refused("BINDING_STATE_USED", "the state has been used: start a new binding")
+            if binding.expire_time <= tx.now:
+                raise binding_refused("BINDING_STATE_EXPIRED", "the state has expired: start a new binding")
+            # Before the code is shown to the network, so that the state works once whatever happens after this.
+            store.claim_binding(tx, binding, request_id)
+            verifier = self._key(tx, enterprise, binding.key_version).open(
+                binding.sealed_verifier, binding.name, _VERIFIER
+            )
+            kept = store.find_application(tx, binding.server, binding.redirect_uri)
+            if kept is None:
+                raise not_found(binding.server)
+        if redirect.error:
+            raise binding_refused(
+                "AUTHORIZATION_DENIED", "the account's holder did not agree: start a new binding"
+            )
+        application = self._open(kept)
+        authorization = self._exchange(binding, application, redirect.code, verifier)
+        with self._database.transaction(scope) as tx:
+            return self._bind(tx, caller, binding, application, authorization)
+
+    def _exchange(
+        self, binding: store.Binding, application: Application, code: str, verifier: SecretStr
+    ) -> Authorization:
+        try:
+            return self._networks[binding.network].exchange(application, code=code, verifier=verifier)
+        except NetworkRefusedError as refused:
+            raise binding_refused(
+                "AUTHORIZATION_REFUSED",
+                f"{binding.server} did not accept the code: start a new binding",
+                **refused.metadata,
+            ) from None
+
+    def _bind(
+        self,
+        tx: Transaction,
+        caller: Principal,
+        binding: store.Binding,
+        application: Application,
+        authorization: Authorization,
+    ) -> Account:
+        """
+        Keep and tell what the holder agreed to.
+
+        When another enterprise holds the account, the token is dropped but not revoked: a server may give the same
+        token for the same holder and application twice, and then it is the other enterprise's.
+        """
+        profile, token = authorization.profile, authorization.token
+        store.lock_network_account(tx, binding.server, profile.network_account_id)
+        before = store.find_bound(tx, binding.enterprise, binding.server, profile.network_account_id)
+        if before is not None:
+            account = before.authorized(profile, binding.labels, tx.now)
+        else:
+            account = Account(
+                name=ACCOUNT_NAME.format(enterprise=binding.enterprise.rpartition("/")[2], account=new_id()),
+                network=binding.network,
+                server=binding.server,
+                profile=profile,
+                labels=binding.labels,
+                create_time=tx.now,
+                update_time=tx.now,
+                authorize_time=tx.now,
+            )
+        store.save_account(tx, account)
+        key = self._newest_key(tx, binding.enterprise)
+        store.save_token(
+            tx,
+            store.SealedToken(
+                account=account.name,
+                client_id=application.client_id,
+                key_version=key.version,
+                sealed=key.seal(token, account.name, _TOKEN),
+            ),
+        )
+        store.complete_binding(tx, binding, account.name)
+        _audit(tx, caller, "account.bound", account.name, server=account.server, handle=profile.handle)
+        sealed = seal(self._publishing_key, token.get_secret_value().encode(), account.name)
+        _audit(tx, caller, "token.handed_over", account.name, receiver="publishing")
+        tx.emit(
+            events.AccountBound(
+                account=account.name,
+                network=account.network,
+                server=account.server,
+                software=profile.software,
+                software_version=profile.software_version,
+                network_account_id=profile.network_account_id,
+                handle=profile.handle,
+                display_name=profile.display_name,
+                labels=account.labels,
+                sealed_token=sealed,
+            ),
+            subject=account.name,
+        )
+        return account
+
+    # Secrets
+
+    def _application(self, scope: Scope, enterprise: str, network: str, server: str) -> Application:
+        """What the server knows us as; makes us known to it first, once for all enterprises."""
+        with self._database.transaction(scope) as tx:
+            store.get_enterprise(tx, enterprise)
+            kept = store.find_application(tx, server, self._redirect_uri)
+        if kept is None:
+            fresh = self._networks[network].register(server, self._redirect_uri)
+            with self._database.transaction(scope) as tx:
+                kept = store.insert_application(tx, self._seal(fresh))
+        return self._open(kept)
+
+    def _seal(self, application: Application) -> store.SealedApplication:
+        secret = application.client_secret.get_secret_value().encode()
+        return store.SealedApplication(
+            server=application.server,
+            redirect_uri=application.redirect_uri,
+            client_id=application.client_id,
+            master_key=self._master_key.id,
+            sealed_secret=self._master_key.wrap(secret, application.server, application.client_id),
+            authorize_endpoint=application.authorize_endpoint,
+            token_endpoint=application.token_endpoint,
+            revoke_endpoint=application.revoke_endpoint,
+        )
+
+    def _open(self, kept: store.SealedApplication) -> Application:
+        secret = self._master_key.unwrap(kept.sealed_secret, kept.server, kept.client_id)
+        return Application(
+            server=kept.server,
+            redirect_uri=kept.redirect_uri,
+            client_id=kept.client_id,
+            client_secret=SecretStr(secret.decode()),
+            authorize_endpoint=kept.authorize_endpoint,
+            token_endpoint=kept.token_endpoint,
+            revoke_endpoint=kept.revoke_endpoint,
+        )
+
+    def _newest_key(self, tx: Transaction, enterprise: str) -> DataKey:
+        """The enterprise's key for new secrets; made when it has none yet."""
+        kept = store.newest_data_key(tx, enterprise)
+        if kept is None:
+            key, wrapped = DataKey.new(self._master_key, enterprise, version=1)
+            if store.insert_data_key(
+                tx, enterprise, store.WrappedKey(key.version, wrapped), self._master_key.id
+            ):
+                return key
+            kept = store.get_data_key(tx, enterprise, key.version)
+        return DataKey.unwrap(self._master_key, enterprise, kept.version, kept.wrapped)
+
+    def _key(self, tx: Transaction, enterprise: str, version: int) -> DataKey:
+        return DataKey.unwrap(
+            self._master_key, enterprise, version, store.get_data_key(tx, enterprise, version).wrapped
+        )
+
+    def _take_token(
+        self, tx: Transaction, caller: Principal, account: Account
+    ) -> tuple[Application, SecretStr] | None:
+        """An account's token, forgotten here, and the application that can revoke it."""
+        taken = store.take_token(tx, account.name)
+        kept = store.find_application_by_id(tx, account.server, taken.client_id) if taken else None
+        if taken is None or kept is None:
+            return None
+        key = self._key(tx, enterprise_of(account.name) or "", taken.key_version)
+        _audit(tx, caller, "token.read", account.name, purpose="revocation")
+        return self._open(kept), key.open(taken.sealed, account.name, _TOKEN)
+
+    def _revoke(self, account: Account, application: Application, token: SecretStr) -> str:
+        """`REVOKED`, or the reason why not."""
+        try:
+            self._networks[account.network].revoke(application, token)
+        except ServiceError as failed:
+            return failed.reason
+        return "REVOKED"
+
+
+def _audit(tx: Transaction, caller: Principal, action: str, account: str, **detail: str) -> None:
+    store.audit(
+        tx,
+        enterprise=enterprise_of(account) or "",
+        actor=caller.subject,
+        action=action,
+        subject=account,
+        **detail,
+    )
+
+
+def _hash(state: str) -> bytes:
+    return hashlib.sha256(state.encode()).digest()
+
+
+def _challenge(verifier: SecretStr) -> str:
+    """PKCE's S256 (RFC 7636, 4.2)."""
+    digest = hashlib.sha256(verifier.get_secret_value().encode()).digest()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()

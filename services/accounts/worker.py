@@ -1,0 +1,25 @@
+"""Accounts' worker: events to use cases, and jobs. The launcher adds the relay of the outbox."""
+
+from numerator.events.v1.publishing_pb2 import DeliveryFailed
+
+from services.accounts.usecases import accounts
+from services.chassis.database import PLATFORM, Database, Transaction, purge
+from services.chassis.messaging.entrypoint import event_handler, every
+from services.chassis.messaging.envelope import Event
+
+
+class Worker:
+    """Hears from publishing which tokens no longer work."""
+
+    name = "accounts"
+
+    @event_handler(DeliveryFailed)
+    def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
+        if event.message.reason == "REAUTH_REQUIRED":
+            accounts.require_reauthorization(tx, event.message.account, actor="publishing", told=event.time)
+
+    @every(seconds=600)
+    def purge(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            accounts.purge(tx)
+            purge(tx, tx.now)
