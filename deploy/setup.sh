@@ -29,11 +29,11 @@ step() {
 
 # ---- system packages
 
-packages="$PWD $(sha256sum <requirements.lock)" # a moved checkout needs a new .venv
-up_to_date() { [ -x .venv/bin/python ] && [ "$(cat .venv/stamp 2>/dev/null)" = "$packages" ]; }
+lock=$(sha256sum <requirements.lock)
+environment_ok() { [ -x .venv/bin/python ] && [ "$(cat .venv/made-in 2>/dev/null)" = "$PWD" ]; } # cannot be moved
 missing=()
 
-if ! up_to_date; then
+if ! environment_ok; then
   for python in python3.11 python3 python3.12 python3.13 none; do
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break
   done
@@ -68,17 +68,20 @@ fi
 
 # ---- Python packages
 
-if ! up_to_date; then
+if ! environment_ok; then
   step 'Python environment .venv' "$python" -m venv --clear .venv
+  printf '%s\n' "$PWD" "$PWD/.local/stubs" >"$(echo .venv/lib/python3*/site-packages)/numerator.pth"
+  echo "$PWD" >.venv/made-in
+fi
+if [ "$(cat .venv/lock 2>/dev/null)" != "$lock" ]; then
   step "Python packages: $(grep -c '^[a-z].*==' requirements.lock), by the hashes of requirements.lock" \
     .venv/bin/python -m pip install --no-input --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
-  printf '%s\n' "$PWD" "$PWD/.local/stubs" >"$(echo .venv/lib/python3*/site-packages)/numerator.pth"
-  echo "$packages" >.venv/stamp
+  echo "$lock" >.venv/lock
 fi
 
 # ---- stubs
 
-protos="$(find protos deploy/local/stubs.py -type f | sort | xargs cat | sha256sum) $packages"
+protos="$(find protos deploy/local/stubs.py -type f | sort | xargs cat | sha256sum) $lock"
 if [ ! -d .local/stubs ] || [ "$(cat .local/stubs.stamp 2>/dev/null)" != "$protos" ]; then
   step 'Stubs of protos/' .venv/bin/python -m deploy.local.stubs
   echo "$protos" >.local/stubs.stamp
