@@ -48,11 +48,12 @@ def protos_of(tag: str) -> Path:
 def check() -> bool:
     """Run all checks; whether all are well."""
     now = complete(PROTOS, WORK / "now")
-    checks = [["lint", str(now)], ["format", "--diff", "--exit-code", str(now)]]
+    ours = ["--path", str(now / "numerator")]
+    checks = [["lint", str(now), *ours], ["format", "--diff", "--exit-code", str(now), *ours]]
     release = last_release()
     if release:
         checks.append(["breaking", str(now), "--against", str(protos_of(release))])
-    outcomes = [_buf(*each, "--path", str(now / "numerator")) for each in checks]
+    outcomes = [_buf(*each) for each in checks]
     print(
         f"buf: lint, format, {f'breaking against {release}' if release else 'no release to compare with yet'}"
     )
