@@ -25,7 +25,8 @@ class Keys:
         publishing: X25519, to which accounts seals network tokens; the public half in `publishing_public`.
         accounts_master: 32 bytes (base64url) that wrap the enterprises' data keys.
         placement_token: 32 bytes (base64url) that sign decision tokens.
-        operator_secret: The client secret of the platform's staff.
+        operator_secret: Of the OAuth2 client `operator`, the platform's staff.
+        network_secret: Of the OAuth2 client `network`, the microblog network's own systems.
 
     """
 
@@ -39,6 +40,7 @@ class Keys:
         self.accounts_master = self._file("accounts-master-key", _random)
         self.placement_token = self._file("placement-token-key", _random)
         self.operator_secret = self._file("operator-client-secret", _random)
+        self.network_secret = self._file("network-client-secret", _random)
 
     def database_password(self, service: str) -> str:
         """The password of a service's application role."""

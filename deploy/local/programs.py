@@ -147,10 +147,20 @@ def programs(home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_ur
 
 def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[str, str]:
     """What a service needs beyond the settings that all have."""
-    del home, ports
     match service:
+        case "accounts":
+            return {
+                "ACCOUNTS_MASTER_KEY_FILE": str(keys.accounts_master),
+                "ACCOUNTS_PUBLISHING_PUBLIC_KEY_FILE": str(keys.publishing_public),
+                "ACCOUNTS_OPERATOR_SECRET_FILE": str(keys.operator_secret),
+                "ACCOUNTS_NETWORK_SECRET_FILE": str(keys.network_secret),
+                "ACCOUNTS_NETWORK_SERVERS": f'["http://127.0.0.1:{ports.sandbox}"]',
+                "ACCOUNTS_BINDING_REDIRECT_URI": f"http://127.0.0.1:{ports.gateway}/bound",
+            }
         case "publishing":
             return {"PUBLISHING_PRIVATE_KEY_FILE": str(keys.publishing)}
+        case "analytics":
+            return {"ANALYTICS_STORE_PATH": str(home / "analytics")}
         case _:
             return {}
 

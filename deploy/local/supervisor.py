@@ -158,7 +158,12 @@ def _section(title: str, /, **options: object) -> str:
 
 
 def _environment(variables: Mapping[str, str]) -> str:
-    for name, value in variables.items():
-        if any(character in value for character in "\"'\n"):
-            raise SupervisorError(f"{name}: supervisord takes no quotes or line breaks; use a file")
-    return ",".join(f'{name}="{value.replace("%", "%%")}"' for name, value in variables.items())
+    return ",".join(f"{name}={_quoted(name, value)}" for name, value in variables.items())
+
+
+def _quoted(name: str, value: str) -> str:
+    """What supervisord reads back as `value`. It has no escapes, and strips quotes off the ends."""
+    quote = "'" if '"' in value else '"'
+    if quote in value or "\n" in value or value != value.strip("\"'"):
+        raise SupervisorError(f"{name}: supervisord cannot pass on this value; use a file")
+    return f"{quote}{value.replace('%', '%%')}{quote}"
