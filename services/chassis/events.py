@@ -2,7 +2,7 @@
 
 import json
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -59,14 +59,18 @@ def decode(content_type: str, body: bytes, message_class: type[M]) -> M:
         if content_type == BINARY:
             message.ParseFromString(body)
         else:
-            fields = json.loads(body.decode())
-            if not isinstance(fields, dict):  # json_format takes an empty list for an empty message
-                raise json_format.ParseError("no JSON object")
-            json_format.ParseDict(fields, message, ignore_unknown_fields=True)
-    # ValueError: no UTF-8, no JSON. RecursionError: JSON nested too deeply.
-    except (DecodeError, json_format.ParseError, ValueError, RecursionError) as error:
+            json_format.ParseDict(_json_object(body), message, ignore_unknown_fields=True)
+    # ValueError: no UTF-8, no JSON. TypeError: no object. RecursionError: JSON nested too deeply.
+    except (DecodeError, json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         raise UndecodableError(f"the body is no {message_class.DESCRIPTOR.full_name}") from error
     return message
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    value = json.loads(body.decode())
+    if not isinstance(value, dict):
+        raise TypeError  # json_format would take an empty list for an empty message
+    return value
 
 
 @cache

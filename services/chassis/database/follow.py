@@ -109,6 +109,7 @@ class Listener:
                     self._listen(connection)
             except (psycopg.Error, ServiceError) as error:
                 _logger.warning("listener.lost", channel=self._channel, error=type(error).__name__)
+                self._wake_all()  # they look for themselves, and learn at once that the database is away
                 self._stopping.wait(_jittered(backoff))
                 backoff = min(2 * backoff, _LAST_BACKOFF)
 
@@ -141,16 +142,24 @@ class Follower:
             ServiceError that passes (UNAVAILABLE, ABORTED, DEADLINE_EXCEEDED) it is called again with the
             same changes; when it raises anything else the follower stops and is not `healthy`.
         after: the sequence number from which to follow; see `Transaction.last_change`.
-
+        load: instead of `after`: makes the state from which to follow, and returns its sequence number. Runs
+            in the follower's thread too, and is called again after errors that pass.
     """
 
     def __init__(
-        self, database: "Database", log: str, apply: Callable[[Sequence[Change]], None], after: int = 0
+        self,
+        database: "Database",
+        log: str,
+        apply: Callable[[Sequence[Change]], None],
+        after: int = 0,
+        *,
+        load: Callable[[], int] | None = None,
     ) -> None:
         self._database = database
         self._log = log
         self._apply = apply
         self._position = after
+        self._load = load
         self._moved = threading.Condition()
         self._stopping = threading.Event()
         self._subscription = Subscription()
@@ -217,6 +226,8 @@ class Follower:
 
     def _next(self) -> bool:
         """Apply the next changes; whether there were any."""
+        if self._load is not None:
+            self._position, self._load = self._load(), None
         with self._database.transaction(PLATFORM) as tx:
             changes = tx.changes(self._log, after=self._position, limit=_BATCH)
         if changes:

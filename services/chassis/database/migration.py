@@ -134,7 +134,8 @@ def _make_roles(connection: psycopg.Connection, app: str, password: str) -> None
     if too_much.fetchone() is not None:
         raise MigrationError(f"role {app} could pass by row-level security: drop it, or take its rights away")
     # To act as the owner, an administrator who is no superuser must be a member of it.
-    if connection.execute("select from pg_roles where rolname = current_user and not rolsuper").fetchone():
+    superuser = connection.execute("select rolsuper from pg_roles where rolname = current_user").fetchone()
+    if superuser == (False,):
         _run(connection, "grant {owner} to current_user", owner=owner)
 
 

@@ -159,7 +159,8 @@ def assert_tenant_tables_safe(
             join pg_attribute a on a.attrelid = c.oid and a.attname = 'enterprise' and not a.attisdropped
             join pg_class x on x.oid = i.indexrelid
             where c.relnamespace = %s::regnamespace and c.relkind in ('r', 'p')
-              and i.indisunique and not (a.attnum = any (i.indkey)) and not (x.relname = any (%s))
+              and i.indisunique and not (a.attnum = any ((i.indkey::int2[])[0 : i.indnkeyatts - 1]))
+              and not (x.relname = any (%s))
             """,
             (database.schema, indexes),
         ).fetchall()
