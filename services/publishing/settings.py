@@ -26,6 +26,8 @@ class Settings(ServiceSettings):
     """How often each account's notifications are read, in seconds."""
     request_timeout: Seconds = 10
     """How long one request to a network may take, in seconds."""
+    lease_margin: Seconds = 10
+    """How much longer than its request a lease lasts, in seconds: the time to record an outcome."""
     server_margin: Seconds = 30
     """How long after we gave up on a request its server may still be working on it, in seconds."""
     visibility_lag: Seconds = 30
@@ -38,6 +40,7 @@ class Settings(ServiceSettings):
         """The times and bounds of sending."""
         return Policy(
             request_timeout=timedelta(seconds=self.request_timeout),
+            lease_margin=timedelta(seconds=self.lease_margin),
             server_margin=timedelta(seconds=self.server_margin),
             visibility_lag=timedelta(seconds=self.visibility_lag),
         )

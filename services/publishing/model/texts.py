@@ -28,14 +28,18 @@ def from_html(content: str) -> str:
     return " ".join("".join(parser.parts).split())
 
 
-_MENTION = re.compile(r"@(\w+)(?:@[\w.:-]*\w)?", re.ASCII)
+_MENTION = re.compile(r"@(\w+(?:[.-]+\w+)*)(?:@[\w.:-]*\w)?", re.ASCII)
+_KEPT = ("L", "N", "M", "S")
+"""Letters, numbers, marks and symbols, by Unicode's general category."""
 
 
 def fingerprint(text: str) -> str:
     """
     What stays the same of a text when a server renders it and we read it back.
 
-    Servers change white space, write a mentioned name as its owner does, and leave out the person's server.
+    Servers change white space, quotation marks and markup, write a mentioned name as its owner does, and leave out
+    the person's server. So it is coarse on purpose: a post that we fail to recognise is one that we make twice.
     """
-    composed = " ".join(unicodedata.normalize("NFC", text).split())
-    return _MENTION.sub(lambda found: "@" + found[1].lower(), composed)
+    local = _MENTION.sub(r"\1", text)
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", local).casefold())
+    return "".join(each for each in folded if unicodedata.category(each).startswith(_KEPT)) or local.strip()
