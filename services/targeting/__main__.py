@@ -1,0 +1,5 @@
+"""`python -m services.targeting {api,worker,migrate}`."""
+
+from services.chassis.process import main
+
+main("targeting")

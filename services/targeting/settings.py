@@ -1,0 +1,15 @@
+"""Targeting's settings: the only reader of the environment in this service."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.chassis.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """`TARGETING_*`."""
+
+    model_config = SettingsConfigDict(env_prefix="TARGETING_")
+
+    minimum_audience: int = Field(default=100, ge=1)
+    """The fewest people that an audience may have. Fewer are never counted out, and never handed on."""
