@@ -91,10 +91,13 @@ class Telemetry:
     metrics_port: int
     _meter_provider: MeterProvider
     _logger_provider: LoggerProvider | None
+    _log_export: logging.Handler | None
     _server: WSGIServer
 
     def shutdown(self) -> None:
         """Send what is left, for at most `SHUTDOWN_SECONDS`, and stop serving /metrics."""
+        if self._log_export is not None:
+            logging.getLogger().removeHandler(self._log_export)
         # In threads that nobody has to wait for: with a silent collector the SDK's own shutdown takes far
         #     longer.
         providers = [self.tracer_provider, self._meter_provider, self._logger_provider]
@@ -154,12 +157,14 @@ def start_telemetry(
         ],
     )
     loggers: LoggerProvider | None = None
+    log_export: logging.Handler | None = None
     if collector:
         exporter = AllowListed(OTLPSpanExporter(timeout=EXPORT_SECONDS), ATTRIBUTES | attributes)
         tracers.add_span_processor(BatchSpanProcessor(exporter))
         loggers = LoggerProvider(resource=resource, shutdown_on_exit=False)
         loggers.add_log_record_processor(BatchLogRecordProcessor(OTLPLogExporter(timeout=EXPORT_SECONDS)))
-        logging.getLogger().addHandler(_LogExport(loggers, json_formatter(service, process)))
+        log_export = _LogExport(loggers, json_formatter(service, process))
+        logging.getLogger().addHandler(log_export)
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(meters)
     server, _thread = start_http_server(metrics_port, registry=registry)
@@ -170,6 +175,7 @@ def start_telemetry(
         metrics_port=server.server_port,
         _meter_provider=meters,
         _logger_provider=loggers,
+        _log_export=log_export,
         _server=server,
     )
 

@@ -1,6 +1,6 @@
 """ServiceError to `google.rpc.Status` and back: the one place that knows how errors travel."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import NoReturn, cast
 
@@ -25,6 +25,8 @@ METADATA_BYTES = 64 * 1024
 """What servers and channels take as headers and trailers of one call."""
 
 _MAX_TEXT = 1_000
+# On the wire details grow by a third and the message up to ninefold; together they must fit METADATA_BYTES.
+_VIOLATION_BYTES = 20 * 1024
 
 # Codes that gRPC itself makes, without our details, and what they mean to a caller.
 _BY_CODE = {kind.value: kind for kind in Kind}
@@ -59,15 +61,7 @@ def _details(error: ServiceError) -> Iterable[Message]:
     name = metadata.get("name", "")
     description = _short(error.message)
     if error.violations:
-        told = error.violations[:MAX_VIOLATIONS]
-        yield details_pb.BadRequest(
-            field_violations=[
-                details_pb.BadRequest.FieldViolation(
-                    field=_short(each.field), description=_short(each.description), reason=each.reason
-                )
-                for each in told
-            ]
-        )
+        yield _bad_request(error.violations)
     if error.kind is Kind.FAILED_PRECONDITION:
         violation = details_pb.PreconditionFailure.Violation(
             type=error.reason, subject=name, description=description
@@ -87,6 +81,20 @@ def _details(error: ServiceError) -> Iterable[Message]:
         delay = Duration()
         delay.FromTimedelta(wait)
         yield details_pb.RetryInfo(retry_delay=delay)
+
+
+def _bad_request(violations: Sequence[FieldViolation]) -> details_pb.BadRequest:
+    bad = details_pb.BadRequest()
+    room = _VIOLATION_BYTES
+    for each in violations[:MAX_VIOLATIONS]:
+        violation = details_pb.BadRequest.FieldViolation(
+            field=_short(each.field), description=_short(each.description), reason=each.reason
+        )
+        room -= violation.ByteSize()
+        if room < 0:
+            break
+        bad.field_violations.append(violation)
+    return bad
 
 
 def error_from_rpc(error: grpc.RpcError) -> ServiceError:

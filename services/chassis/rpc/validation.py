@@ -171,6 +171,7 @@ class _FieldCheck:
             problem = check(value)
             if problem:
                 found.add(path, problem)
+                break
         if self._message is not None:
             self._message.check(value, path, depth + 1, found)
 

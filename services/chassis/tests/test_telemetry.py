@@ -1,0 +1,195 @@
+"""Telemetry: what leaves the process, and that nothing waits for it."""
+
+import ast
+import logging
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from services.chassis.telemetry import (
+    ATTRIBUTES,
+    SHUTDOWN_SECONDS,
+    AllowListed,
+    capture_context,
+    restore_context,
+    start_telemetry,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE))
+INSTRUMENTS = {
+    "create_counter",
+    "create_up_down_counter",
+    "create_histogram",
+    "create_gauge",
+    "create_observable_counter",
+    "create_observable_gauge",
+    "create_observable_up_down_counter",
+}
+
+
+@pytest.fixture
+def black_hole():
+    """A collector that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_metrics__are_served_for_prometheus():
+    """`/metrics` shows what was counted, with durations in buckets of seconds, and stops with the process."""
+    telemetry = start_telemetry("publishing", "api", 0)
+    telemetry.meter.create_histogram("numerator.test.duration", unit="s").record(0.02)
+
+    text = (
+        urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics", timeout=5)
+        .read()
+        .decode()
+    )
+    telemetry.shutdown()
+
+    assert 'numerator_test_duration_seconds_bucket{le="0.025"} 1.0' in text
+    assert 'service_name="publishing-api"' in text
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics", timeout=1)
+
+
+def test_metrics__a_taken_port_is_told():
+    """A second process on the same port does not start silently without metrics."""
+    telemetry = start_telemetry("publishing", "api", 0)
+    try:
+        with pytest.raises(OSError):
+            start_telemetry("publishing", "api", telemetry.metrics_port)
+    finally:
+        telemetry.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore:.*ResourceWarning")
+def test_collector__silence_costs_the_work_nothing(black_hole, monkeypatch):
+    """OT-1: with a collector that never answers, 10,000 spans and logs are made at full speed, and the end is bounded."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", black_hole)
+    handlers = list(logging.getLogger().handlers)
+    telemetry = start_telemetry("publishing", "api", 0)
+    counter = telemetry.meter.create_counter("numerator.test.work")
+    slowest = 0.0
+    for number in range(10_000):
+        began = time.monotonic()
+        with telemetry.tracer.start_as_current_span("work"):
+            counter.add(1)
+        if number % 100 == 0:
+            logging.getLogger("services.test").warning("work.done")
+        slowest = max(slowest, time.monotonic() - began)
+    began = time.monotonic()
+    telemetry.shutdown()
+    ending = time.monotonic() - began
+
+    assert slowest < 0.5
+    assert ending < SHUTDOWN_SECONDS + 1
+    assert logging.getLogger().handlers == handlers
+
+
+def test_spans__leave_with_allowed_attributes_only():
+    """OT-3: tokens and texts that get into a span, its events, its links or its status stay in the process."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(AllowListed(exporter, ATTRIBUTES | {"numerator.own"})))
+    tracer = provider.get_tracer("test")
+    with pytest.raises(ValueError), tracer.start_as_current_span("work") as span:
+        span.set_attributes(
+            {
+                "rpc.method": "a.B/C",
+                "numerator.own": 1,
+                "http.url": "https://x/?code=hunter2",
+                "note": "hunter2",
+            }
+        )
+        span.add_link(span.get_span_context(), {"token": "hunter2"})
+        raise ValueError("hunter2")
+
+    (sent,) = exporter.get_finished_spans()
+
+    assert "hunter2" not in sent.to_json()
+    assert dict(sent.attributes) == {"rpc.method": "a.B/C", "numerator.own": 1}
+    assert dict(sent.events[0].attributes) == {"exception.type": "ValueError"}
+    assert sent.status.status_code is trace.StatusCode.ERROR
+    assert sent.context == span.get_span_context()
+
+
+def test_context__travels_as_a_traceparent():
+    """A captured context is the parent of what is done later; nothing and nonsense are no parent."""
+    tracer = TracerProvider().get_tracer("test")
+    with tracer.start_as_current_span("before") as before:
+        kept = capture_context()
+
+    with tracer.start_as_current_span("after", context=restore_context(kept)) as after:
+        assert (after.parent.trace_id, after.parent.span_id) == (
+            before.context.trace_id,
+            before.context.span_id,
+        )
+        # The wrong text must not give the current span as the parent either.
+        for wrong in ("", "nonsense", "00-0-0-00"):
+            assert tracer.start_span("alone", context=restore_context(wrong)).parent is None
+    assert kept.startswith(f"00-{before.get_span_context().trace_id:032x}-")
+    assert capture_context() == ""
+
+
+def test_base__is_free_of_transports():
+    """What both kinds of process share imports neither grpc nor nameko nor eventlet (GR-6 and trap 4)."""
+    modules = [
+        "errors",
+        "deadline",
+        "clock",
+        "ids",
+        "names",
+        "paging",
+        "settings",
+        "logs",
+        "telemetry",
+        "principal",
+    ]
+    script = f"import sys; {'; '.join(f'import services.chassis.{each}' for each in modules)}; print(sorted({{'grpc', 'nameko', 'eventlet', 'kombu'}} & set(sys.modules)))"
+
+    printed = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+
+    assert printed.strip() == "[]"
+
+
+def _used_names() -> dict[str, str]:
+    """The names of instruments and span attributes in the sources, with the file that uses them."""
+    found: dict[str, str] = {}
+    for path in [*(ROOT / "services").rglob("*.py"), *(ROOT / "gateway").rglob("*.py")]:
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if (
+                node.func.attr in INSTRUMENTS | {"set_attribute"}
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+            ):
+                found[node.args[0].value] = str(path.relative_to(ROOT))
+    return found
+
+
+def test_names__are_declared():
+    """Every metric and span attribute that our code uses stands in docs/telemetry.md."""
+    used = _used_names()
+
+    assert {name: path for name, path in used.items() if name not in NAMES} == {}
+    assert "rpc.server.call.duration" in used  # the search itself works
+
+
+def test_attributes__are_declared():
+    """The allow-list and the document say the same."""
+    assert ATTRIBUTES <= NAMES
