@@ -1,0 +1,55 @@
+"""Fixtures of the tests of accounts."""
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from pydantic import SecretStr
+
+from services.accounts.rpc import AccountsServicer
+from services.accounts.tests.world import NETWORK_SECRET, OPERATOR_SECRET, REDIRECT_URI, SERVER, FakeNetwork, World
+from services.accounts.usecases.binding import Binder
+from services.accounts.usecases.people import platform_clients
+from services.accounts.vault import MasterKey
+from services.chassis.clock import FixedClock
+from services.chassis.testing.databases import TemporaryDatabase
+from services.chassis.testing.rpc import Offer, serving
+
+
+@pytest.fixture
+def serve(make_database: Callable[..., TemporaryDatabase], clock: FixedClock) -> Iterator[Callable[..., World]]:
+    """Serves accounts on a network; with other options of the server, or other networks, where given."""
+    opened = []
+
+    def start(**options: object) -> World:
+        database = make_database("accounts", clock=clock)
+        network, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
+        binder = Binder(
+            database,
+            {"mastodon": network},
+            servers=frozenset({SERVER}),
+            redirect_uri=REDIRECT_URI,
+            master_key=MasterKey(os.urandom(32)),
+            publishing_key=publishing_key.public_key(),
+        )
+        platform = platform_clients(operator=SecretStr(OPERATOR_SECRET), network=SecretStr(NETWORK_SECRET))
+        offer = Offer(
+            accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
+            AccountsServicer(database, binder, platform, clock),
+            accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
+        )
+        context = serving(offer, **options)
+        opened.append(context)
+        return World(database, clock, network, publishing_key, context.__enter__())
+
+    yield start
+    for context in opened:
+        context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def world(serve: Callable[..., World]) -> World:
+    """The service as it runs, but for its network, which is made up."""
+    return serve()

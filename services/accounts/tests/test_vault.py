@@ -1,0 +1,85 @@
+"""Secrets at rest: they open where they belong, and nowhere else."""
+
+import os
+import random
+
+import pytest
+from pydantic import SecretStr
+
+from services.accounts.vault import DataKey, MasterKey, VaultError
+
+MASTER = MasterKey(os.urandom(32))
+ENTERPRISE = "enterprises/a"
+ACCOUNT = "enterprises/a/accounts/b"
+FIELD = "access_token"
+TOKEN = SecretStr("canary-token")
+KEY, WRAPPED = DataKey.new(MASTER, ENTERPRISE, 1)
+
+
+def test_data_key__opens_what_it_sealed() -> None:
+    """Also after it was kept wrapped, and sealed never looks like the secret nor twice the same."""
+    sealed = KEY.seal(TOKEN, ACCOUNT, FIELD)
+    kept = DataKey.unwrap(MASTER, ENTERPRISE, 1, WRAPPED)
+    assert kept.open(sealed, ACCOUNT, FIELD).get_secret_value() == "canary-token"
+    assert b"canary" not in sealed
+    assert sealed != KEY.seal(TOKEN, ACCOUNT, FIELD)
+
+
+def test_data_key__refuses_1000_random_changes() -> None:
+    """Flipped bits, cut tails, added bytes: in the sealed token and in the wrapped key."""
+    dice = random.Random(5)
+    sealed = KEY.seal(TOKEN, ACCOUNT, FIELD)
+    for _ in range(1000):
+        broken = bytearray(dice.choice([sealed, WRAPPED]))
+        was_token = len(broken) == len(sealed) and bytes(broken) == sealed
+        match dice.randrange(3):
+            case 0:
+                bit = dice.randrange(len(broken) * 8)
+                broken[bit // 8] ^= 1 << bit % 8
+            case 1:
+                del broken[dice.randrange(len(broken)) :]
+            case _:
+                broken += dice.randbytes(dice.randint(1, 16))
+        with pytest.raises(VaultError):
+            if was_token:
+                KEY.open(bytes(broken), ACCOUNT, FIELD)
+            else:
+                DataKey.unwrap(MASTER, ENTERPRISE, 1, bytes(broken))
+
+
+def test_data_key__refuses_a_secret_from_another_place() -> None:
+    """Rows that are swapped between accounts, fields, enterprises, key versions or master keys do not open."""
+    sealed = KEY.seal(TOKEN, ACCOUNT, FIELD)
+    for resource, field in [("enterprises/a/accounts/c", FIELD), (ACCOUNT, "code_verifier"), (FIELD, ACCOUNT)]:
+        with pytest.raises(VaultError):
+            KEY.open(sealed, resource, field)
+    for master, enterprise, version in [
+        (MASTER, "enterprises/b", 1),
+        (MASTER, ENTERPRISE, 2),
+        (MasterKey(os.urandom(32)), ENTERPRISE, 1),
+    ]:
+        with pytest.raises(VaultError):
+            DataKey.unwrap(master, enterprise, version, WRAPPED)
+    # The same bytes of a key under another version or enterprise: a row that was rolled back.
+    stolen = MASTER.unwrap(WRAPPED, ENTERPRISE, "data key", "1")
+    for enterprise, version in [(ENTERPRISE, 2), ("enterprises/b", 1)]:
+        with pytest.raises(VaultError):
+            DataKey(enterprise, version, stolen).open(sealed, ACCOUNT, FIELD)
+
+
+def test_vault__tells_where_and_never_what() -> None:
+    """Neither errors nor reprs hold a key or a secret."""
+    with pytest.raises(VaultError) as refused:
+        KEY.open(b"", ACCOUNT, FIELD)
+    assert ACCOUNT in str(refused.value)
+    for shown in (repr(MASTER), repr(KEY), repr(TOKEN), str(vars(KEY)), str(vars(MASTER))):
+        assert "canary" not in shown
+        assert "b'" not in shown
+
+
+def test_master_key__tells_keys_apart() -> None:
+    """Its id is the same for the same key only, and a key of another length is refused."""
+    key = os.urandom(32)
+    assert MasterKey(key).id == MasterKey(key).id != MASTER.id
+    with pytest.raises(ValueError, match="32 bytes"):
+        MasterKey(b"short")
