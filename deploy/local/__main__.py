@@ -124,11 +124,11 @@ def url(name: str = "gateway", home: Home = HOME, port_base: PortBase = PORT_BAS
 
 
 def _memory(pid: int) -> int:
-    """Resident bytes of a process and its children."""
+    """Bytes of a process and its children; what they share is counted once (proportional set size)."""
     try:
         process = psutil.Process(pid)
-        return int(sum(each.memory_info().rss for each in [process, *process.children(recursive=True)]))
-    except psutil.NoSuchProcess:
+        return int(sum(each.memory_full_info().pss for each in [process, *process.children(recursive=True)]))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return 0
 
 
@@ -138,7 +138,7 @@ def _errors_told() -> Iterator[None]:
         yield
     except (PlatformError, ServerError, SupervisorError) as error:
         console.print("[red]✗[/]", end=" ")
-        console.print(str(error), markup=False)
+        console.print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
 
 

@@ -183,7 +183,7 @@ class Platform:
             if hopeless or (waiting and time.monotonic() > deadline):
                 raise PlatformError(self._complaint(hopeless or waiting, states))
             if waiting:
-                time.sleep(0.1)
+                time.sleep(0.25)
 
     def not_ready(self) -> list[str]:
         """The programs that should be ready but are not, migrations aside."""
@@ -256,7 +256,7 @@ class Platform:
             state = states[name]
             parts.append(
                 f"\n{name} ({state.status}, last exit code {state.exit_code}), the end of {self.log(name)}:\n"
-                f"{tail(self.log(name))}"
+                f"{tail(self.log(name), lines=20)}"
             )
         return "\n".join(parts)
 
@@ -264,7 +264,7 @@ class Platform:
         deadline = time.monotonic() + timeout
         if self.supervisor.running():
             supervisord = psutil.Process(self.supervisor.pid())
-            ours = [*self._names(Stage.SERVICES), *self._names(Stage.MIGRATIONS)]
+            ours = self.supervisor.states().keys() - set(self._names(Stage.SERVERS))
             for name in ours:  # all at once; supervisord itself would stop one after another
                 self.supervisor.stop(name)
             poll(lambda: all(not self.supervisor.states()[name].pid for name in ours), timeout)
