@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from numerator.options.v1 import options_pb2
 
 _F = descriptor_pb2.FieldDescriptorProto
@@ -25,7 +25,7 @@ _file = descriptor_pb2.FileDescriptorProto(
     name="chassis/tests/samples.proto",
     package="chassis.tests",
     syntax="proto3",
-    dependency=["numerator/options/v1/options.proto", "google/protobuf/timestamp.proto"],
+    dependency=[options_pb2.DESCRIPTOR.name, timestamp_pb2.DESCRIPTOR.name],
     message_type=[
         _message("WriteNoteRequest", ("text", _ONE, _F.TYPE_STRING), ("request_id", _ONE, _F.TYPE_STRING)),
         _message("Note", ("name", _ONE, _F.TYPE_STRING), ("number", _ONE, _F.TYPE_INT64)),
