@@ -27,3 +27,9 @@ Both are paths, because nothing may be imported before the launcher has patched 
 
 Not for commands or calls between services: those are gRPC. Not for work of minutes: a handler has 5 seconds.
 """
+
+import warnings
+
+# nameko 2 stands on eventlet, which advises against itself; docs/adr/0002 says why we accept it. The rest of what it
+# says stays visible.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")

@@ -80,6 +80,8 @@ def replay(amqp_url: str, queue: str, *, ids: Collection[str] = (), limit: int =
 
     Each leaves its queue when the broker has confirmed its copy. Interrupted in between, it is in both.
 
+    Raises pika.exceptions.UnroutableError or NackError when the broker does not take one; it stays where it is.
+
     Args:
         amqp_url: the broker.
         queue: the handler's queue, or `numerator.unrouted`, whose events are told anew to whoever listens
@@ -121,7 +123,7 @@ def _take(
     channel: BlockingChannel, queue: str, limit: int
 ) -> list[tuple[DeadLetter, pika.spec.Basic.GetOk, pika.BasicProperties]]:
     """Take messages in hand. They go back to their place when the channel closes."""
-    taken = []
+    taken: list[tuple[DeadLetter, pika.spec.Basic.GetOk, pika.BasicProperties]] = []
     while len(taken) < limit:
         method, properties, body = channel.basic_get(_where(queue))
         if method is None:

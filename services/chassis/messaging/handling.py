@@ -220,7 +220,7 @@ class Handling(Generic[M]):
         return self._publisher.publish([message]) == [Outcome.CONFIRMED]
 
 
-def original(headers: Mapping[object, object]) -> dict[str, Any]:
+def original(headers: Mapping[Any, object]) -> dict[str, Any]:
     """The headers that the message came with: without ours, and without the broker's notes on its way."""
     return {
         name: _writable(value)

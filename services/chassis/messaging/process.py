@@ -1,6 +1,7 @@
 """The life of a worker process, after the launcher has patched the standard library."""
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -39,6 +40,8 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
     worker_class: Any = resolve_name(worker_path)
     service: str = worker_class.name
     configure_logs(service, "worker", settings.log_level)
+    # It tells each failed attempt to connect six times, with tracebacks; we tell it once.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
     telemetry = start_telemetry(service, "worker", settings.metrics_port)
     database = Database(
         settings.database_url.get_secret_value(),

@@ -125,6 +125,8 @@ class Publisher:
                 session.run()
             except (pika.exceptions.AMQPError, OSError) as error:
                 _log.warning("broker.unreachable", error=repr(error))
+            except Exception:  # noqa: BLE001 -- pika's callbacks raise more; without this thread nothing is told any more
+                _log.exception("publisher.failed")
             failures = 0 if session and session.was_open else failures + 1
             with self._changed:
                 self._session = None
@@ -195,30 +197,33 @@ class _Session:
         self._loop.add_callback_threadsafe(self._close)
 
     def _send(self, window: _Window) -> None:
-        for index, message in enumerate(window.messages):
-            if self._channel is None or not self._channel.is_open:
-                window.done.set()
-                return
-            expires = message.expiration
-            try:
-                self._channel.basic_publish(
-                    message.exchange,
-                    message.routing_key,
-                    message.body,
-                    pika.BasicProperties(
-                        message_id=message.message_id,
-                        content_type=message.content_type,
-                        headers=dict(message.headers),
-                        delivery_mode=_PERSISTENT,
-                        expiration=None if expires is None else str(int(expires.total_seconds() * 1000)),
-                    ),
-                    mandatory=True,
-                )
-            except (pika.exceptions.AMQPError, struct.error, TypeError, ValueError, AssertionError) as error:
-                # What pika cannot encode never left, and took no tag.
-                _log.warning("message.refused", error=type(error).__name__)
-                window.settle(index, Outcome.REFUSED)
-                continue
+        try:
+            for index, message in enumerate(window.messages):
+                if self._channel is None or not self._channel.is_open:
+                    break
+                self._send_one(self._channel, window, index, message)
+        except Exception:  # noqa: BLE001 -- a bug: nothing is known any more of what is under way, so begin anew
+            _log.exception("publisher.failed")
+            self._close()
+
+    def _send_one(self, channel: Channel, window: _Window, index: int, message: Outgoing) -> None:
+        expires = message.expiration
+        properties = pika.BasicProperties(
+            message_id=message.message_id,
+            content_type=message.content_type,
+            headers=dict(message.headers),
+            delivery_mode=_PERSISTENT,
+            expiration=None if expires is None else str(int(expires.total_seconds() * 1000)),
+        )
+        try:
+            channel.basic_publish(
+                message.exchange, message.routing_key, message.body, properties, mandatory=True
+            )
+        except (pika.exceptions.AMQPError, struct.error, ValueError) as error:
+            # pika encodes before it writes: what it cannot encode never left, and took no tag.
+            _log.warning("message.refused", error=type(error).__name__)
+            window.settle(index, Outcome.REFUSED)
+        else:
             self._last_tag += 1
             self._open[self._last_tag] = (window, index)
 

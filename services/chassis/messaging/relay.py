@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from random import SystemRandom
 from typing import Any
 
+import psycopg
 from opentelemetry import metrics, trace
 
 from services.chassis.database import PLATFORM, Database, Listener, Subscription, Transaction, purge
@@ -114,8 +115,8 @@ class Relay:
                     if time.monotonic() > next_purge:
                         next_purge = time.monotonic() + _PURGE_SECONDS
                         self._purge()
-                except ServiceError as error:
-                    _log.warning("relay.interrupted", reason=error.reason)
+                except (ServiceError, psycopg.Error) as error:
+                    _log.warning("relay.interrupted", error=repr(error))
                     self._stopping.wait(_POLL_SECONDS * (0.5 + _random.random()))
 
     def _relay_all(self, subscription: Subscription) -> None:
