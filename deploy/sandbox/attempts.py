@@ -54,12 +54,17 @@ class AttemptLog:
         if after >= len(self._offsets):
             return []
         found: dict[int, Entry] = {}
+        running = 0
         for _, line in self._journal.lines(self._offsets[max(0, after)]):
             entry = json.loads(line)
             if (number := entry.pop("received", None)) and len(found) < limit:
                 found[number] = {"attempt": number, "received": entry.pop("time"), **entry, "ended": None}
+                running += 1
             elif attempt := found.get(entry.pop("ended", 0)):
                 attempt.update(ended=entry.pop("time"), **entry)
+                running -= 1
+            if len(found) == limit and not running:
+                break
         return list(found.values())
 
     def clear(self) -> None:

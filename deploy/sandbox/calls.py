@@ -257,6 +257,7 @@ class Guard:
             case Kind.LOST_REPLY_AFTER_COMMIT:
                 close_connection(request)
             case Kind.RESET_BEFORE:
+                await request.body()  # or some clients would fail at sending, others at receiving
                 reset_connection(request)
             case Kind.BLACK_HOLE:
                 pass

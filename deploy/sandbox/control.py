@@ -41,7 +41,7 @@ class Reset(_Body):
 
 class Range(_Body):
     after: int = Field(default=0, ge=0)
-    limit: int = Field(default=10_000, ge=1, le=100_000)
+    limit: int = Field(default=100_000, ge=1, le=100_000)
 
 
 class ControlError(Exception):

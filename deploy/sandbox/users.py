@@ -38,7 +38,7 @@ PEOPLE = [
     ("farid", "Farid Haddad", 460),
     ("grace", "Grace Kim", 12_050),
     ("hugo", "Hugo Laurent", 334),
-    ("ines", "Inês Duarte", 591),
+    ("irina", "Irina Duarte", 591),
     ("jonas", "Jonas Weber", 108),
 ]
 """(username, display name, followers)"""

@@ -70,7 +70,7 @@ class Server:
         return [json.loads(line) for line in (self.directory / "published.jsonl").read_text().splitlines()]
 
     def attempts(self, operation: str) -> list[dict[str, Any]]:
-        found = self.http.get("/control/attempts", params={"limit": 100_000}).json()["attempts"]
+        found = self.http.get("/control/attempts").json()["attempts"]
         return [attempt for attempt in found if attempt["operation"] == operation]
 
     def app(

@@ -165,7 +165,7 @@ def test_faults__are_listed_counted_and_cleared(server, user):
         {"operation": "post_staus", "kind": "latency"},
         {"operation": "*", "kind": "gremlins"},
         {"operation": "*", "kind": "latency", "probability": 2},
-        {"operation": "*", "kind": "latency", "acounts": []},
+        {"operation": "*", "kind": "latency", "account": []},
     ],
 )
 def test_fault__with_a_mistake_is_refused(server, fault):
@@ -178,3 +178,21 @@ def test_control__takes_json_only_and_can_be_off(own_server, server):
     """A web page's form cannot arm a fault, and a sandbox without control has no such paths."""
     assert server.http.post("/control/faults", data={"operation": "*"}).status_code == 415
     assert own_server(control="false").http.get("/control/log").status_code == 404
+
+
+def test_attempts__come_in_pages(server, user):
+    """Each attempt once, in order of arrival, with its outcome."""
+    author = user()
+    start = server.http.get("/control/attempts").json()["last_attempt"]
+    for text in ("one", "", "three"):
+        author.post(text, "key-1" if text else None)
+    pages = []
+    for after in range(start, start + 3):
+        reply = server.http.get("/control/attempts", params={"after": after, "limit": 1}).json()
+        pages += reply["attempts"]
+    assert reply["last_attempt"] == start + 3
+    assert [attempt["attempt"] for attempt in pages] == [start + 1, start + 2, start + 3]
+    assert [attempt["http_status"] for attempt in pages] == [200, 422, 200]
+    assert [attempt["idempotency_key"] for attempt in pages] == ["key-1", None, "key-1"]
+    assert {attempt["account"] for attempt in pages} == {"tianshan"}
+    assert len(server.log()) == 1

@@ -24,7 +24,7 @@ def asked(app, **changes):
         "client_id": app["client_id"],
         "redirect_uri": REDIRECT_URI,
         "scope": "profile write:statuses",
-        "state": "st@te&=1",
+        "state": "a&b=1",
         "code_challenge": CHALLENGE,
         "code_challenge_method": "S256",
     }
@@ -66,7 +66,7 @@ def test_authorize__page_leads_to_a_token(server, app):
     )
     answer = answer_of(decided)
     assert decided.headers["location"].startswith(REDIRECT_URI + "&")
-    assert answer["state"] == "st@te&=1"
+    assert answer["state"] == "a&b=1"
 
     reply = exchange(server, app, answer["code"])
     assert reply.status_code == 200
@@ -102,7 +102,7 @@ def test_authorize__denied(server, app):
     """The client learns of it, with its state."""
     answer = answer_of(authorize(server, app, decision="deny"))
     assert answer["error"] == "access_denied"
-    assert answer["state"] == "st@te&=1"
+    assert answer["state"] == "a&b=1"
 
 
 @pytest.mark.parametrize(
