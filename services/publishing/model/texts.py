@@ -28,7 +28,7 @@ def from_html(content: str) -> str:
     return " ".join("".join(parser.parts).split())
 
 
-_MENTION = re.compile(r"@(\w+(?:[.-]+\w+)*)(?:@[\w.:-]*\w)?", re.ASCII)
+_MENTIONS = re.compile(r"(?:@[\w.:-]*\w)+", re.ASCII)
 _KEPT = ("L", "N", "M", "S")
 """Letters, numbers, marks and symbols, by Unicode's general category."""
 
@@ -37,9 +37,11 @@ def fingerprint(text: str) -> str:
     """
     What stays the same of a text when a server renders it and we read it back.
 
-    Servers change white space, quotation marks and markup, write a mentioned name as its owner does, and leave out
-    the person's server. So it is coarse on purpose: a post that we fail to recognise is one that we make twice.
+    Servers change white space, quotation marks and markup, and write mentions in their own way. So it is coarse on
+    purpose, and leaves mentions out: a post that we fail to recognise is one that we make twice.
     """
-    local = _MENTION.sub(r"\1", text)
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", local).casefold())
-    return "".join(each for each in folded if unicodedata.category(each).startswith(_KEPT)) or local.strip()
+    folded = unicodedata.normalize("NFKC", _MENTIONS.sub("", text)).casefold()
+    composed = unicodedata.normalize("NFKC", folded)
+    return (
+        "".join(each for each in composed if unicodedata.category(each).startswith(_KEPT)) or composed.strip()
+    )

@@ -64,7 +64,9 @@ def test_plan__problems__are_told_per_account() -> None:
     ]
     publication = make_publication(accounts=(BRAND, DEALER, JOBS))
 
-    problems = {entry.account: [each.reason for each in entry.problems] for entry in plan(publication, accounts)}
+    problems = {
+        entry.account: [each.reason for each in entry.problems] for entry in plan(publication, accounts)
+    }
 
     assert problems == {
         BRAND: ["TEXT_TOO_LONG"],
@@ -204,4 +206,12 @@ def test_policy__delay__doubles_up_to_a_bound() -> None:
     """Waits grow, and never beyond the longest."""
     policy = Policy()
 
-    assert [policy.delay(tries).total_seconds() for tries in (0, 1, 2, 5, 9, 10, 1000)] == [1, 1, 2, 16, 256, 300, 300]
+    assert [policy.delay(tries).total_seconds() for tries in (0, 1, 2, 5, 9, 10, 1000)] == [
+        1,
+        1,
+        2,
+        16,
+        256,
+        300,
+        300,
+    ]

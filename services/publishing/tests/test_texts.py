@@ -13,7 +13,9 @@ LINK = (
     '<p>See <a href="https://example.com/a/long/path"><span class="invisible">https://</span>'
     '<span class="ellipsis">example.com/a/long</span><span class="invisible">/path</span></a></p>'
 )
-MENTION = '<p><span class="h-card"><a href="https://x" class="u-url mention">@<span>LiNa</span></a></span> yes</p>'
+MENTION = (
+    '<p><span class="h-card"><a href="https://x" class="u-url mention">@<span>LiNa</span></a></span> yes</p>'
+)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,7 @@ MENTION = '<p><span class="h-card"><a href="https://x" class="u-url mention">@<s
         (MENTION, "@lina@example.social yes"),
         ("<p>天山汽车 <a>#<span>越野</span></a></p>", "天山汽车  #越野"),
         ("<p>e\u0301</p>", "\u00e9"),
-        ("<p>It’s “new” – <em>really</em></p>", "It\'s \"new\" -- *really*"),
+        ("<p>It’s “new” – <em>really</em></p>", 'It\'s "new" -- *really*'),
     ],
 )
 def test_fingerprint__as_servers_render__is_recognised(content, text) -> None:
