@@ -9,7 +9,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, Self
@@ -264,16 +264,24 @@ class Platform:
         deadline = time.monotonic() + timeout
         if self.supervisor.running():
             supervisord = psutil.Process(self.supervisor.pid())
-            ours = self.supervisor.states().keys() - set(self._names(Stage.SERVERS))
-            for name in ours:  # all at once; supervisord itself would stop one after another
-                self.supervisor.stop(name)
-            poll(lambda: all(not self.supervisor.states()[name].pid for name in ours), timeout)
+            stores = set(self._names(Stage.SERVERS))
+            for names in (self.supervisor.states().keys() - stores, stores):
+                self._stop_together(names, deadline)
             self.supervisor.shut_down()
             poll(lambda: not alive(supervisord), deadline - time.monotonic())
         self._stop_leftovers()
         left = self._leftovers()
         if left:
             raise PlatformError(f"still running: {', '.join(f'{each.name()} ({each.pid})' for each in left)}")
+
+    def _stop_together(self, names: Iterable[str], deadline: float) -> None:
+        """All at once; supervisord itself would take a second for each."""
+        for name in names:
+            self.supervisor.stop(name)
+        poll(
+            lambda: not any(self.supervisor.states()[name].pid for name in names),
+            deadline - time.monotonic(),
+        )
 
     def _stop_leftovers(self) -> None:
         """Stop what a killed supervisord has left behind."""

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -112,7 +113,11 @@ class Supervisor:
         return int(self._call("getPID"))
 
     def launch(self) -> None:
-        """Start it in the background, and with it the programs of the first stage."""
+        """Start it in the background, and with it the programs of the first stage. Logs begin anew."""
+        previous = self.logs.with_name("logs.previous")
+        shutil.rmtree(previous, ignore_errors=True)
+        self.logs.rename(previous)
+        self.logs.mkdir()
         command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode != 0:
