@@ -2,19 +2,20 @@
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from typing import cast
 
-from google.api import annotations_pb2, http_pb2, httpbody_pb2
+import numerator
+from google.api import annotations_pb2, field_behavior_pb2, http_pb2, httpbody_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-
-import numerator
-from gateway.paths import PathTemplate
 from numerator.options.v1 import options_pb2
+
+from gateway.paths import PathTemplate
 
 HTTP_BODY = httpbody_pb2.HttpBody.DESCRIPTOR.full_name
 DEFAULT_DEADLINE = 5
@@ -82,14 +83,24 @@ class Method:
         return self.access.body_bytes or DEFAULT_BODY_BYTES
 
     @property
+    def takes(self) -> Descriptor:
+        """The request's type."""
+        return cast("Descriptor", self.request.DESCRIPTOR)
+
+    @property
+    def gives(self) -> Descriptor:
+        """The reply's type."""
+        return cast("Descriptor", self.reply.DESCRIPTOR)
+
+    @property
     def request_id(self) -> FieldDescriptor | None:
         """The request's field for an idempotency key."""
-        return self.request.DESCRIPTOR.fields_by_name.get("request_id")
+        return self.takes.fields_by_name.get("request_id")
 
     @property
     def raw_reply(self) -> bool:
         """Whether the reply is sent as it is, with its own content type."""
-        return self.reply.DESCRIPTOR.full_name == HTTP_BODY
+        return bool(self.gives.full_name == HTTP_BODY)
 
 
 def stub_files() -> list[FileDescriptor]:
@@ -115,8 +126,6 @@ def read_methods(files: Iterable[FileDescriptor]) -> list[Method]:
 
 def behaviours(field: FieldDescriptor) -> frozenset[str]:
     """The field's behaviours, as `REQUIRED`."""
-    from google.api import field_behavior_pb2
-
     values = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
     return frozenset(field_behavior_pb2.FieldBehavior.Name(each) for each in values)
 
@@ -131,7 +140,11 @@ def field_at(message: Descriptor, path: str) -> FieldDescriptor:
     field = message.fields_by_name.get(head)
     if field is None:
         raise ValueError(f"{message.full_name} has no field {path!r}")
-    return field_at(field.message_type, rest) if rest else field
+    if not rest:
+        return field
+    if field.message_type is None:
+        raise ValueError(f"{field.full_name} has no field {rest!r}")
+    return field_at(field.message_type, rest)
 
 
 def _read(descriptor: MethodDescriptor) -> Method | None:
@@ -183,7 +196,9 @@ def _shape(descriptor: MethodDescriptor, bindings: Iterable[Binding]) -> Shape:
         body = binding.body if binding.body not in ("", "*") else None
         message = field_at(descriptor.input_type, body).message_type if body else descriptor.input_type
         if descriptor.server_streaming or message is None or message.full_name != HTTP_BODY:
-            raise ValueError(f"{descriptor.full_name}: only a client stream of google.api.HttpBody has a route")
+            raise ValueError(
+                f"{descriptor.full_name}: only a client stream of google.api.HttpBody has a route"
+            )
     return Shape.UPLOAD
 
 
@@ -192,16 +207,3 @@ def _resume(descriptor: MethodDescriptor) -> tuple[str, str] | None:
         return None
     reply, request = descriptor.output_type.fields_by_name, descriptor.input_type.fields_by_name
     return next((pair for pair in _RESUME_FIELDS if pair[0] in reply and pair[1] in request), None)
-
-
-def messages(descriptor: Descriptor) -> Iterator[Descriptor]:
-    """The message and all that its fields lead to, each once."""
-    seen: dict[str, Descriptor] = {}
-    todo = [descriptor]
-    while todo:
-        each = todo.pop()
-        if each.full_name in seen:
-            continue
-        seen[each.full_name] = each
-        todo.extend(field.message_type for field in each.fields if field.message_type is not None)
-    yield from seen.values()

@@ -52,7 +52,7 @@ _BARE: Mapping[str, str] = {
 _INTERNAL = "something went wrong on our side; it is logged under the trace id"
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
     """
     An answer other than success.
 

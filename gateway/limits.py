@@ -128,34 +128,57 @@ class Body:
 
 
 def bounded_protocol(header_bytes: int) -> type[HttpToolsProtocol]:
-    """uvicorn's HTTP protocol, with an end to how long a request line with headers may be: it has none itself."""
+    """Uvicorn's HTTP protocol, with an end to how long a request line with headers may be: it has none itself."""
 
     class BoundedProtocol(HttpToolsProtocol):
-        _in_headers = True
-        _header_count = 0
+        _in_headers = False
+        _unfinished = 0
+        _finished = 0
+        _refused = False
 
         def data_received(self, data: bytes) -> None:
-            if self._in_headers:
-                # Counts the bytes that come while headers are read, pipelined ones of the body at their end included.
-                self._header_count += len(data)
+            was_in_headers = self._in_headers
             super().data_received(data)
-            if self._in_headers and self._header_count > header_bytes and not self.transport.is_closing():
-                self.transport.write(_HEADERS_TOO_LARGE)
-                self.transport.close()
+            # A header that never ends is held by the parser and shown to nobody: its bytes are counted as they come.
+            if was_in_headers and self._in_headers:
+                self._unfinished += len(data)
+                if self._unfinished > header_bytes:
+                    self._refuse()
 
         def on_message_begin(self) -> None:
-            self._in_headers, self._header_count = True, 0
+            self._in_headers, self._unfinished, self._finished = True, 0, 0
             super().on_message_begin()
+
+        def on_url(self, url: bytes) -> None:
+            self._finished += len(url)
+            super().on_url(url)
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._finished += len(name) + len(value)
+            super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
             self._in_headers = False
-            super().on_headers_complete()
+            if self._finished > header_bytes:
+                self._refuse()
+            else:
+                super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            if not self._refused:
+                super().on_body(body)
 
         def on_message_complete(self) -> None:
-            super().on_message_complete()
-            self._in_headers, self._header_count = True, 0
+            if not self._refused:
+                super().on_message_complete()
 
-        def send_400_response(self, msg: str) -> None:
+        def _refuse(self) -> None:
+            self._refused = True
+            if not self.transport.is_closing():
+                self.transport.write(_HEADERS_TOO_LARGE)
+                self.transport.close()
+
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- uvicorn's own words are of no use
             self.transport.write(_MALFORMED)
             self.transport.close()
 
@@ -177,4 +200,3 @@ _HEADERS_TOO_LARGE = _plain(
     "431 Request Header Fields Too Large", "HEADERS_TOO_LARGE", "the request line and headers are too long"
 )
 _MALFORMED = _plain("400 Bad Request", "MALFORMED_HTTP", "this is no HTTP request")
-

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -23,6 +23,7 @@ NOT_PARSED = (
 
 _MOST = 20
 _DEPTH = 100
+_MOST_ITEMS = 1000
 _KINDS = {
     FieldDescriptor.CPPTYPE_INT32: "an integer of 32 bits",
     FieldDescriptor.CPPTYPE_UINT32: "an integer from 0 to 4294967295",
@@ -90,7 +91,7 @@ def _of_field(value: Any, field: FieldDescriptor, path: str, depth: int) -> Iter
     elif field.is_repeated and not isinstance(value, list):
         yield FieldViolation(path, "must be a list")
     elif field.is_repeated:
-        for index, item in enumerate(value):
+        for index, item in enumerate(value[:_MOST_ITEMS]):
             yield from _of_item(item, field, f"{path}[{index}]", depth)
     else:
         yield from _of_item(value, field, path, depth)
@@ -101,9 +102,9 @@ def _of_item(value: Any, field: FieldDescriptor, path: str, depth: int) -> Itera
     if nested is not None and nested.file.package != "google.protobuf":
         yield from _violations(value, nested, path, depth + 1)
         return
-    single = [value] if field.is_repeated else value
+    holder = GetMessageClass(cast("Descriptor", field.containing_type))()
     try:
-        json_format.ParseDict({field.name: single}, GetMessageClass(field.containing_type)())
+        json_format.ParseDict({field.name: [value] if field.is_repeated else value}, holder)
     except NOT_PARSED:
         yield FieldViolation(path, f"must be {_expected(field)}")
 

@@ -57,7 +57,9 @@ class PathTemplate:
             if token is None:
                 raise ValueError(f"path template {text!r} is wrong at character {at}")
             at = token.end()
-            parts.append(Variable(token["field"], token["pattern"] or "*") if token["field"] else token["text"])
+            parts.append(
+                Variable(token["field"], token["pattern"] or "*") if token["field"] else token["text"]
+            )
         return cls(text, tuple(parts), verb)
 
     @property
@@ -83,7 +85,9 @@ class PathTemplate:
                 {"*": "[^/:]+", "**": "[^:]+"}.get(piece) or re.escape(piece) for piece in pieces if piece
             )
 
-        groups = [f"({wild(part.pattern)})" if isinstance(part, Variable) else wild(part) for part in self.parts]
+        groups = [
+            f"({wild(part.pattern)})" if isinstance(part, Variable) else wild(part) for part in self.parts
+        ]
         return re.compile("".join(groups) + (f":{self.verb}" if self.verb else ""))
 
     def match(self, raw_path: str) -> dict[str, str] | None:

@@ -17,14 +17,13 @@ MAX_DEPTH = 100
 """How deep messages may nest; the wire format has the same limit."""
 _QUERY_DEPTH = 4
 # Messages that are one JSON string, and so can be a query parameter.
-TEXT_TYPES = frozenset(
-    {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
-)
+TEXT_TYPES = frozenset({"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"})
 WRAPPER_TYPES = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
 )
 _BOOLEANS = {"true": True, "false": False}
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -40,7 +39,7 @@ def query_parameters(method: Method, binding: Binding) -> list[Parameter]:
     if binding.body == "*":
         return []
     taken = {variable.field for variable in binding.path.variables} | {binding.body}
-    return list(_leaves(method.request.DESCRIPTOR, (), (), taken))
+    return list(_leaves(method.takes, (), (), taken))
 
 
 class RequestReader:
@@ -48,14 +47,13 @@ class RequestReader:
 
     def __init__(self, method: Method, binding: Binding) -> None:
         self._request = method.request
+        self._type = method.takes
         self._binding = binding
         parameters = query_parameters(method, binding)
         self._parameters = {parameter.name: parameter for parameter in parameters}
         self._parameters |= {".".join(parameter.path): parameter for parameter in parameters}
 
-    def read(
-        self, path: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes = b""
-    ) -> Message:
+    def read(self, path: Mapping[str, str], query: Iterable[tuple[str, str]], body: bytes = b"") -> Message:
         """
         The request message.
 
@@ -64,13 +62,13 @@ class RequestReader:
         """
         tree = self._body(body)
         for name, value in path.items():
-            _put(tree, self._request.DESCRIPTOR, tuple(name.split(".")), value)
+            _put(tree, self._type, tuple(name.split(".")), value)
         self._query(tree, query)
         message = self._request()
         try:
             json_format.ParseDict(tree, message, max_recursion_depth=MAX_DEPTH)
         except NOT_PARSED:
-            raise explain(tree, self._request.DESCRIPTOR) from None
+            raise explain(tree, self._type) from None
         return message
 
     def _body(self, body: bytes) -> dict[str, Any]:
@@ -79,7 +77,7 @@ class RequestReader:
         if not self._binding.body:
             raise invalid("body", "this route takes no body")
         value = parse_json(body)
-        field = self._request.DESCRIPTOR.fields_by_name.get(self._binding.body)
+        field = self._type.fields_by_name.get(self._binding.body)
         if not isinstance(value, dict) and (field is None or _is_object(field)):
             raise invalid("body", "must be a JSON object")
         return value if field is None else {field.name: value}
@@ -96,7 +94,7 @@ class RequestReader:
             elif parameter.path in seen:
                 raise invalid(name, "is given more than once", "REPEATED_PARAMETER")
             else:
-                _put(tree, self._request.DESCRIPTOR, parameter.path, value)
+                _put(tree, self._type, parameter.path, value)
             seen.add(parameter.path)
 
 
@@ -120,7 +118,11 @@ def render_json(message: Message, response_body: str = "") -> bytes:
     """`message` as proto-JSON in UTF-8, with zero values; only the field `response_body` when it is given."""
     value = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
     if response_body:
-        value = value.get(message.DESCRIPTOR.fields_by_name[response_body].json_name)
+        return _dump(value.get(message.DESCRIPTOR.fields_by_name[response_body].json_name))
+    return _dump(value)
+
+
+def _dump(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -163,7 +165,7 @@ def _put(tree: dict[str, Any], message: Descriptor, path: Sequence[str], value: 
     """Set a value at a path of proto names, in a tree whose keys may be in either spelling."""
     field = message.fields_by_name[path[0]]
     key = field.json_name if field.json_name in tree else field.name
-    if len(path) > 1:
+    if len(path) > 1 and field.message_type is not None:
         inner = tree.setdefault(key, {})
         if not isinstance(inner, dict):
             raise invalid(field.json_name, "must be a JSON object")
@@ -197,5 +199,3 @@ def _malformed(what: str, **metadata: int) -> Problem:
         f"the body is not JSON: {what}",
         metadata={name: str(value) for name, value in metadata.items()},
     )
-
-

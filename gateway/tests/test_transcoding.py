@@ -14,7 +14,7 @@ from gateway.errors import Problem
 from gateway.tests.testapi import compiled
 from gateway.transcoding import RequestReader, parse_json, query_parameters, render_json
 
-pb, _ = compiled()
+pb = compiled().pb
 METHODS = {method.descriptor.name: method for method in read_methods([pb.DESCRIPTOR])}
 
 
@@ -199,7 +199,7 @@ def test_body__path_twice():
         ('{"weight": 1e999}', "weight", "INVALID"),
         ('{"contents": [{"count": "x"}]}', "contents[0].count", "INVALID"),
         ('{"contents": 5}', "contents", "INVALID"),
-        ('{"contents": [5]}', "contents", "INVALID"),
+        ('{"contents": [5]}', "contents[0]", "INVALID"),
         ('{"shelf": 5}', "shelf", "INVALID"),
         ('{"size": "HUGE"}', "size", "INVALID"),
         ('{"displayName": 5}', "displayName", "INVALID"),
@@ -253,11 +253,18 @@ def test_body__too_deep():
 
 
 _JSON = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.integers() | _TEXT | st.sampled_from(["LARGE", "1s", "2024-01-01T00:00:00Z"]),
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.integers()
+    | _TEXT
+    | st.sampled_from(["LARGE", "1s", "2024-01-01T00:00:00Z"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from([field.json_name for field in pb.Box.DESCRIPTOR.fields] + ["what", "count", "x", "[a.b]"]),
+            st.sampled_from(
+                [field.json_name for field in pb.Box.DESCRIPTOR.fields] + ["what", "count", "x", "[a.b]"]
+            ),
             inner,
             max_size=4,
         )
@@ -300,7 +307,9 @@ def test_render__json():
 
 def test_render__one_field():
     """`response_body` gives one field of the reply."""
-    assert json.loads(render_json(pb.Box(contents=[pb.Content(what="saw")]), "contents")) == [{"what": "saw", "count": 0}]
+    assert json.loads(render_json(pb.Box(contents=[pb.Content(what="saw")]), "contents")) == [
+        {"what": "saw", "count": 0}
+    ]
 
 
 def test_query_parameters__are_leaves():
@@ -311,6 +320,7 @@ def test_query_parameters__are_leaves():
     assert "filter.range.toWeight" in {each.name for each in parameters}
     assert not any(each.name == "marks" for each in parameters)
     assert all(
-        each.field.type != FieldDescriptor.TYPE_MESSAGE or each.field.message_type.file.package == "google.protobuf"
+        each.field.type != FieldDescriptor.TYPE_MESSAGE
+        or each.field.message_type.file.package == "google.protobuf"
         for each in parameters
     )

@@ -1,0 +1,244 @@
+"""The application: everything put together, and what runs beside it."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numerator
+from google.protobuf.descriptor import FileDescriptor
+from numerator.accounts.v1 import accounts_pb2 as accounts
+from numerator.rollout.v1 import rollout_pb2 as rollout
+from opentelemetry.metrics import CallbackOptions, Observation, get_meter
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.admission import Admissions, Snapshots
+from gateway.api import Api
+from gateway.backends import Backends
+from gateway.catalogue import read_methods, stub_files
+from gateway.comments import read_comments
+from gateway.docs import render_docs
+from gateway.health import Health
+from gateway.identity import GATEWAY, AccessTokens
+from gateway.limits import RequestLimits, TokenBuckets
+from gateway.login import Login
+from gateway.observe import Observe
+from gateway.openapi import build_openapi
+from gateway.routes import Routes, not_allowed
+from gateway.settings import GatewaySettings
+from gateway.snapshots import SnapshotFile, SnapshotIntake, SnapshotPull, SnapshotPush
+from services.chassis.clock import Clock, SystemClock
+from services.chassis.principal import PrincipalSigner
+
+API_VERSION = "v1"
+_ACCOUNTS = accounts.DESCRIPTOR.services_by_name["AccountsService"].full_name
+_ROLLOUT = rollout.DESCRIPTOR.services_by_name["RolloutService"].full_name
+_LOGIN_BURST = 20
+_ADDRESS_BURST = 200
+_DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Gateway:
+    """
+    The gateway in one event loop. Make it there: gRPC's channels belong to the loop that made them.
+
+    Attributes:
+        app: the ASGI application.
+        snapshots: what is known of flags and admissions.
+        stopping: set when the process is about to stop; streams end then.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        files: Sequence[FileDescriptor] | None = None,
+        descriptors: bytes | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """
+        Args:
+            settings: where everything is.
+            files: whose services are served; all generated stubs by default.
+            descriptors: the FileDescriptorSet with comments; the stubs' own by default.
+            clock: for tests.
+
+        Raises:
+            ValueError: two methods have the same route, a route cannot be served, or a service has no address.
+        """
+        clock = clock or SystemClock()
+        files = stub_files() if files is None else files
+        methods = read_methods(files)
+        key = settings.private_key.get_secret_value()
+        tokens = AccessTokens(key, settings.public_url)
+        self.stopping = asyncio.Event()
+        self.snapshots = Snapshots()
+        self._settings = settings
+        self._backends = Backends(settings.services, [*files], PrincipalSigner(key), clock)
+        file = SnapshotFile(settings.snapshot_file) if settings.snapshot_file else None
+        if file:
+            file.load(self.snapshots)
+        intake = SnapshotIntake(self.snapshots, file)
+        self._push = SnapshotPush(settings.amqp_url.get_secret_value(), intake)
+        self._pull = SnapshotPull(self.snapshots, intake, self._get_snapshot)
+        self._measure(intake)
+        api = Api(
+            routes=Routes(methods),
+            backends=self._backends,
+            tokens=tokens,
+            admissions=Admissions(self.snapshots),
+            limits=RequestLimits(
+                credential_rate=settings.credential_rate,
+                tenant_rate=settings.tenant_rate,
+                tenant_concurrency=settings.tenant_concurrency,
+            ),
+            clock=clock,
+            stopping=self.stopping,
+            upload_seconds=settings.upload_seconds,
+            stream_seconds=settings.stream_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        )
+        login = Login(
+            tokens=tokens,
+            clock=clock,
+            authenticate_client=self._authenticate_client,
+            authenticate_member=self._authenticate_member,
+            by_account=TokenBuckets(settings.login_rate, _LOGIN_BURST),
+            by_address=TokenBuckets(settings.login_address_rate, _ADDRESS_BURST),
+        )
+        comments = read_comments(_stub_descriptors() if descriptors is None else descriptors)
+        document = build_openapi(methods, comments, server=settings.public_url, version=API_VERSION)
+        health = Health(self._backends.health, self.snapshots)
+        own: Mapping[str, _Own] = {
+            "/": _Own(GET=health.landing),
+            "/healthz": _Own(GET=health.live),
+            "/readyz": _Own(GET=health.ready),
+            "/openapi.json": _Own(GET=_fixed(_dump(document), "application/json")),
+            "/docs": _Own(
+                GET=_fixed(
+                    render_docs(document).encode(), "text/html", {"content-security-policy": _DOCS_POLICY}
+                )
+            ),
+            "/oauth2/token": _Own(POST=login.token),
+            "/v1/sessions": _Own(POST=login.session),
+            "/.well-known/jwks.json": _Own(GET=_fixed(_dump(tokens.jwks), "application/json")),
+            "/.well-known/oauth-authorization-server": _Own(
+                GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
+            ),
+        }
+        self.app = Starlette(
+            routes=[*(Route(path, endpoint) for path, endpoint in own.items()), Mount("/", app=api)],
+            middleware=[Middleware(Observe)],
+        )
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Keep the snapshot new while the block runs; close everything after it."""
+        pull = asyncio.create_task(self._pull.run())
+        self._push.start()
+        try:
+            yield
+        finally:
+            self.stopping.set()
+            pull.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pull
+            await asyncio.to_thread(self._push.stop)
+            await self._backends.close()
+
+    def _measure(self, intake: SnapshotIntake) -> None:
+        def version(_options: CallbackOptions) -> list[Observation]:
+            return [Observation(self.snapshots.current.version if self.snapshots.current else -1)]
+
+        meter = get_meter("numerator")
+        meter.create_observable_gauge(
+            "numerator.gateway.snapshot.version",
+            [version],
+            description="The snapshot that is served; -1: none.",
+        )
+        meter.create_observable_gauge(
+            "numerator.gateway.snapshot.staleness",
+            [lambda _options: [Observation(intake.staleness())]],
+            unit="s",
+            description="Time since the snapshot was last known to be the newest.",
+        )
+
+    async def _get_snapshot(self, request: rollout.GetSnapshotRequest) -> rollout.Snapshot:
+        return await self._backends.ask(
+            "rollout", f"/{_ROLLOUT}/GetSnapshot", request, rollout.Snapshot, GATEWAY
+        )
+
+    async def _authenticate_client(self, request: accounts.AuthenticateClientRequest) -> accounts.Identity:
+        return await self._backends.ask(
+            "accounts", f"/{_ACCOUNTS}/AuthenticateClient", request, accounts.Identity, GATEWAY
+        )
+
+    async def _authenticate_member(self, request: accounts.AuthenticateMemberRequest) -> accounts.Identity:
+        return await self._backends.ask(
+            "accounts", f"/{_ACCOUNTS}/AuthenticateMember", request, accounts.Identity, GATEWAY
+        )
+
+
+class _Own:
+    """A path of the gateway's own, with a handler for each HTTP method that it takes."""
+
+    def __init__(self, **handlers: Handler) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route_template"] = scope["path"]
+        refusal = not_allowed(self._handlers)
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers=refusal.headers)(scope, receive, send)
+            return
+        handler = self._handlers.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        if handler is None:
+            raise refusal
+        response = await handler(Request(scope, receive))
+        await response(scope, receive, send)
+
+
+def _fixed(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Handler:
+    """A handler for content that does not change while the process lives."""
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    all_headers = {"etag": etag, "cache-control": "no-cache", **(headers or {})}
+
+    async def answer(request: Request) -> Response:
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=all_headers)
+        return Response(content, media_type=media_type, headers=all_headers)
+
+    return answer
+
+
+def _oauth_metadata(document: dict[str, Any], url: str) -> dict[str, Any]:
+    """RFC 8414."""
+    flow = document["components"]["securitySchemes"]["oauth2"]["flows"]["clientCredentials"]
+    return {
+        "issuer": url,
+        "token_endpoint": f"{url}/oauth2/token",
+        "jwks_uri": f"{url}/.well-known/jwks.json",
+        "grant_types_supported": ["client_credentials"],
+        "response_types_supported": [],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
+        "scopes_supported": list(flow["scopes"]),
+        "service_documentation": f"{url}/docs",
+    }
+
+
+def _dump(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _stub_descriptors() -> bytes:
+    return (Path(next(iter(numerator.__path__))) / "descriptors.binpb").read_bytes()

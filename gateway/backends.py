@@ -1,0 +1,114 @@
+"""Calls to the services: one channel each, with the caller's principal and a deadline."""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.catalogue import Method
+from gateway.errors import Problem, from_rpc
+from services.chassis.clock import Clock
+from services.chassis.principal import METADATA_KEY, Principal, PrincipalSigner
+from services.chassis.rpc.channel import aio_channel
+
+R = TypeVar("R", bound=Message)
+_HEALTH_SECONDS = 1.0
+
+
+class Backends:
+    """The services behind the gateway. Make it in the event loop that uses it."""
+
+    def __init__(
+        self, addresses: Mapping[str, str], files: list[FileDescriptor], signer: PrincipalSigner, clock: Clock
+    ) -> None:
+        """Raises ValueError when a service has no address."""
+        offered: dict[str, list[ServiceDescriptor]] = {}
+        for file in files:
+            for service in file.services_by_name.values():
+                offered.setdefault(file.package.split(".")[1], []).append(service)
+        missing = offered.keys() - addresses.keys()
+        if missing:
+            raise ValueError(f"no address for {', '.join(sorted(missing))}: set GATEWAY_SERVICES")
+        self._signer = signer
+        self._clock = clock
+        self._channels = {
+            name: aio_channel(addresses[name], services=services) for name, services in offered.items()
+        }
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()
+
+    def begin(
+        self, method: Method, principal: Principal, seconds: float, request: Message | None = None
+    ) -> Any:
+        """Begin a call and give grpc.aio's call object. Without a request: an upload, whose pieces are written to it."""
+        channel = self._channels[method.service]
+        arity: Any = {
+            (False, False): channel.unary_unary,
+            (False, True): channel.unary_stream,
+            (True, False): channel.stream_unary,
+        }[method.descriptor.client_streaming, method.descriptor.server_streaming]
+        call = arity(
+            method.rpc_path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.reply.FromString,
+        )
+        options = {"timeout": seconds, "metadata": self._metadata(principal)}
+        return call(**options) if request is None else call(request, **options)
+
+    async def ask(
+        self, service: str, rpc_path: str, request: Message, reply: type[R], principal: Principal
+    ) -> R:
+        """One call of the gateway's own. Raises the Problem that its failure is."""
+        call = self._channels[service].unary_unary(
+            rpc_path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=reply.FromString,
+        )
+        try:
+            return await call(request, metadata=self._metadata(principal))
+        except grpc.aio.AioRpcError as error:
+            raise self.problem(error, service) from None
+
+    def problem(self, error: grpc.aio.AioRpcError, service: str) -> Problem:
+        """What a failed call is for a client."""
+        problem = from_rpc(error, service)
+        # Calls wait for a service that is away; when it stays away, that is what the client should hear.
+        away = self._channels[service].get_state() is not grpc.ChannelConnectivity.READY
+        if problem.reason == "DEADLINE_EXCEEDED" and away:
+            return unavailable(service)
+        return problem
+
+    async def health(self) -> dict[str, str]:
+        """Every service's own word on its health, as `SERVING`, or `UNREACHABLE`."""
+        states = await asyncio.gather(*map(self._health, self._channels))
+        return dict(zip(self._channels, states, strict=True))
+
+    async def _health(self, name: str) -> str:
+        stub = health_pb2_grpc.HealthStub(self._channels[name])
+        try:
+            reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)
+        except grpc.aio.AioRpcError:
+            return "UNREACHABLE"
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+
+    def _metadata(self, principal: Principal) -> list[tuple[str, str]]:
+        return [(METADATA_KEY, self._signer.sign(principal, self._clock.now()))]
+
+
+def unavailable(service: str) -> Problem:
+    """503: the service is away."""
+    return Problem(
+        503,
+        "UNAVAILABLE",
+        f"the {service} service cannot be reached; try again",
+        metadata={"service": service},
+        retry_after=timedelta(seconds=1),
+    )

@@ -1,0 +1,137 @@
+"""A gateway over HTTP, before real gRPC servers: one event loop for the whole run, as gRPC wants it."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from numerator.rollout.v1 import rollout_pb2, rollout_pb2_grpc
+from opentelemetry import metrics, trace
+
+from gateway.app import Gateway
+from gateway.limits import bounded_protocol
+from gateway.settings import GatewaySettings
+from gateway.tests.fakes import Accounts, Boxes, Rollouts, api
+from gateway.tests.snapshots_made import document, envelope, record
+from services.chassis.rpc.server import Server
+
+# As in the gateway's own process.
+logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+KEY = Ed25519PrivateKey.generate()
+PRIVATE_PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+PUBLIC_PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
+
+
+@dataclass
+class Services:
+    """The fakes behind the gateway, and where they listen."""
+
+    boxes: Boxes
+    rollouts: Rollouts
+    address: str
+
+
+@pytest.fixture(scope="session")
+def service_servers():
+    """One server with all fakes, for the whole run."""
+    boxes, rollouts = Boxes(), Rollouts()
+    rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
+    settings = SimpleNamespace(grpc_address="127.0.0.1:0", principal_public_key=PUBLIC_PEM)
+    telemetry = SimpleNamespace(tracer=trace.get_tracer("test"), meter=metrics.get_meter("test"))
+    server = (
+        Server(settings, telemetry)
+        .add(api.grpc.add_BoxServiceServicer_to_server, boxes, api.pb.DESCRIPTOR.services_by_name["BoxService"])
+        .add(
+            accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
+            Accounts(),
+            accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
+        )
+        .add(
+            rollout_pb2_grpc.add_RolloutServiceServicer_to_server,
+            rollouts,
+            rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"],
+        )
+    )
+    server.start()
+    yield Services(boxes, rollouts, f"127.0.0.1:{server.port}")
+    server.stop(1)
+
+
+@pytest.fixture
+def services(service_servers):
+    """The fakes, as new."""
+    boxes, rollouts = service_servers.boxes, service_servers.rollouts
+    boxes.__init__()
+    rollouts.__init__()
+    rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
+    yield service_servers
+    boxes.slow.set()
+
+
+def make_settings(address: str, **more) -> GatewaySettings:
+    return GatewaySettings(
+        private_key=PRIVATE_PEM,
+        services={"gatewaytest": address, "accounts": address, "rollout": address},
+        **{"amqp_url": NO_BROKER, **more},
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(settings: GatewaySettings):
+    """A gateway on a free port: gives it, and a client for it."""
+    gateway = Gateway(
+        settings,
+        files=[api.pb.DESCRIPTOR, accounts_pb2.DESCRIPTOR, rollout_pb2.DESCRIPTOR],
+        descriptors=api.descriptors,
+    )
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(
+            gateway.app, http=bounded_protocol(settings.header_bytes), lifespan="off", ws="none", log_config=None
+        )
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server._serve([listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with gateway.running(), httpx.AsyncClient(base_url=url, timeout=10) as client:
+            while not server.started or gateway.snapshots.current is None:
+                await asyncio.sleep(0.01)  # the test's own timeout is the deadline
+            yield SimpleNamespace(gateway=gateway, http=client, url=url)
+        server.should_exit = True
+        await task
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def gateway(services):
+    """A gateway with the default settings."""
+    async with serving(make_settings(services.address)) as running:
+        yield running
+
+
+@pytest.fixture
+def make_gateway(services):
+    """A gateway with settings of the test's own: `async with make_gateway(header_bytes=1024) as gateway`."""
+    return lambda **settings: serving(make_settings(services.address, **settings))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def http(gateway):
+    """A client without credentials."""
+    return gateway.http
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def member(gateway):
+    """The headers of a member of enterprises/x."""
+    answer = await gateway.http.post("/v1/sessions", json={"email": "a@b.c", "password": "pässword"})
+    return {"authorization": f"Bearer {answer.json()['access_token']}"}

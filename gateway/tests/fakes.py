@@ -1,0 +1,132 @@
+"""Services that the gateway's tests stand before: real gRPC servers of the chassis, with made-up insides."""
+
+import threading
+from collections.abc import Iterator
+
+from google.api import httpbody_pb2
+from numerator.accounts.v1 import accounts_pb2 as accounts
+from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
+from numerator.options.v1 import options_pb2
+from numerator.rollout.v1 import rollout_pb2 as rollout
+from numerator.rollout.v1 import rollout_pb2_grpc as rollout_grpc
+
+from gateway.tests.testapi import compiled
+from services.chassis.errors import Kind, ServiceError, etag_mismatch, invalid, not_found
+from services.chassis.rpc.call import current_call
+
+api = compiled()
+pb = api.pb
+
+
+class Boxes(api.grpc.BoxServiceServicer):
+    """Answers what the test says, and remembers what came."""
+
+    def __init__(self) -> None:
+        self.error: ServiceError | None = None
+        self.requests: list = []
+        self.principals: list = []
+        self.changes: list = []
+        self.watch_until: threading.Event = threading.Event()
+        self.cancelled = threading.Event()
+        self.slow = threading.Event()
+
+    def _note(self, request):
+        self.requests.append(request)
+        self.principals.append(current_call().principal)
+        if self.error is not None:
+            raise self.error
+
+    def CreateBox(self, request, context):
+        self._note(request)
+        return request.box
+
+    def GetBox(self, request, context):
+        self._note(request)
+        return pb.Box(name=request.name, weight=5)
+
+    def ListBoxes(self, request, context):
+        self._note(request)
+        return pb.ListBoxesResponse(boxes=[pb.Box(name="a")], next_page_token="n")
+
+    def OpenBox(self, request, context):
+        self._note(request)
+        if request.key == "wait":
+            context.add_callback(self.cancelled.set)
+            self.slow.wait(5)
+        if request.etag == "old":
+            raise etag_mismatch()
+        if request.key == "crash":
+            raise RuntimeError("secret detail")
+        return pb.Box(contents=[pb.Content(what="saw", count=2)])
+
+    def WatchBoxes(self, request, context) -> Iterator:
+        self._note(request)
+        context.add_callback(self.cancelled.set)
+        for sequence in range(request.after_sequence + 1, request.after_sequence + 4):
+            yield pb.WatchBoxesResponse(sequence=sequence, box=pb.Box(name=f"b{sequence}"))
+        while not self.watch_until.wait(0.05):
+            if not current_call().remaining():
+                return
+        raise ServiceError(Kind.UNAVAILABLE, "TORN_DOWN", "the stream was torn down")
+
+    def FillBoxes(self, requests, context):
+        reply = pb.FillBoxesResponse()
+        for request in requests:
+            if not reply.piece_count:
+                self._note(request)
+                reply.parent, reply.strictness = request.parent, request.strictness
+                reply.content_type = request.file.content_type
+            reply.piece_count += 1
+            reply.byte_count += len(request.file.data)
+            if b"STOP" in request.file.data:
+                raise invalid("file", "says STOP")
+        return reply
+
+    def ShowBox(self, request, context):
+        self._note(request)
+        if request.box == "none":
+            raise not_found("boxes/none")
+        return httpbody_pb2.HttpBody(content_type="text/html; charset=utf-8", data="<h1>Kiste</h1>".encode())
+
+
+class Accounts(accounts_grpc.AccountsServiceServicer):
+    """Knows one member, one client, one operator."""
+
+    def AuthenticateMember(self, request, context):
+        if (request.email, request.password) != ("a@b.c", "pässword"):
+            raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown address or wrong password")
+        return accounts.Identity(
+            kind=options_pb2.MEMBER,
+            subject="enterprises/x/members/m",
+            enterprise="enterprises/x",
+            roles=[options_pb2.OWNER],
+        )
+
+    def AuthenticateClient(self, request, context):
+        known = {
+            ("app", "s3:cr et"): accounts.Identity(
+                kind=options_pb2.CLIENT,
+                subject="enterprises/x/clients/app",
+                enterprise="enterprises/x",
+                scopes=["boxes.write", "boxes.read"],
+            ),
+            ("ops", "secret"): accounts.Identity(kind=options_pb2.OPERATOR, subject="clients/ops"),
+        }
+        identity = known.get((request.client_id, request.client_secret))
+        if identity is None:
+            raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown client or wrong secret")
+        return identity
+
+
+class Rollouts(rollout_grpc.RolloutServiceServicer):
+    """Serves the snapshot that the test has set."""
+
+    def __init__(self) -> None:
+        self.snapshot = rollout.Snapshot()
+        self.asked: list[int] = []
+
+    def GetSnapshot(self, request, context):
+        self.asked.append(request.if_newer)
+        if request.if_newer >= self.snapshot.version:
+            return rollout.Snapshot(version=self.snapshot.version, sha256=self.snapshot.sha256)
+        return self.snapshot
