@@ -1,6 +1,7 @@
 """supervisord: its configuration from the table of programs, and a typed client of its XML-RPC interface."""
 
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -159,6 +160,11 @@ class Supervisor:
 
 
 def _section(title: str, /, **options: object) -> str:
+    for key, value in options.items():
+        if re.search(r"\n|\s[;#]", str(value)):
+            raise SupervisorError(
+                f"{title}: {key} has a line break, or what the file takes for a comment: {value}"
+            )
     return "\n".join([f"[{title}]", *(f"{key} = {value}" for key, value in options.items()), ""])
 
 
@@ -169,6 +175,6 @@ def _environment(variables: Mapping[str, str]) -> str:
 def _quoted(name: str, value: str) -> str:
     """What supervisord reads back as `value`. It has no escapes, and strips quotes off the ends."""
     quote = "'" if '"' in value else '"'
-    if quote in value or "\n" in value or value != value.strip("\"'"):
-        raise SupervisorError(f"{name}: supervisord cannot pass on this value; use a file")
+    if quote in value or value != value.strip("\"'"):
+        raise SupervisorError(f"{name}: supervisord cannot pass on such quotes; use a file")
     return f"{quote}{value.replace('%', '%%')}{quote}"
