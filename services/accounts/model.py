@@ -154,6 +154,7 @@ CLIENT_SCOPES = frozenset(
         "pages.write",
         "publications.read",
         "publications.write",
+        "registrations.read",
     }
 )
 """What an enterprise may let its apps do."""

@@ -30,6 +30,8 @@ _SECONDS = 4.0
 """For a connection, and for each part of an answer."""
 _BYTES = 256 * 1024
 """The longest answer that is read."""
+_LENGTH = 1_000
+"""The longest value that is kept, in characters."""
 _NODEINFO = "http://nodeinfo.diaspora.software/ns/schema/"
 
 
@@ -110,10 +112,11 @@ class MastodonNetwork:
             headers={"Authorization": f"Bearer {token}"},
         )
         software, version = self._software(server)
+        handle = _shown(holder.get("username")) or _text(holder, "acct", server)
         profile = Profile(
             network_account_id=_text(holder, "id", server),
-            handle=_text(holder, "username", server),
-            display_name=str(holder.get("display_name") or holder["username"]),
+            handle=handle,
+            display_name=_shown(holder.get("display_name")) or handle,
             software=software,
             software_version=version,
         )
@@ -144,8 +147,8 @@ class MastodonNetwork:
             if isinstance(link, dict) and str(link.get("rel")).startswith(_NODEINFO):
                 _, told = self._request("GET", server, _own(link.get("href"), server))
                 software = told.get("software")
-                if isinstance(software, dict) and software.get("name"):
-                    return str(software["name"]).lower(), str(software.get("version") or "")
+                if isinstance(software, dict) and _shown(software.get("name")):
+                    return _shown(software["name"]).lower(), _shown(software.get("version"))
         return "unknown", ""
 
     def _call(self, method: str, server: str, path: str, **options: Any) -> Mapping[str, Any]:
@@ -171,17 +174,26 @@ class MastodonNetwork:
             raise network_unavailable(server) from None
         try:
             told = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             told = None
         return answer.status_code, told if isinstance(told, dict) else {}
 
 
 def _text(told: Mapping[str, Any], key: str, server: str) -> str:
-    """A value that every server of this kind tells."""
+    """A value that every server of this kind tells: ids and secrets, all of them printable ASCII."""
     value = told.get(key)
-    if not isinstance(value, str) or not value:
+    if (
+        not isinstance(value, str)
+        or not 0 < len(value) <= _LENGTH
+        or not (value.isascii() and value.isprintable())
+    ):
         raise network_unavailable(server)
     return value
+
+
+def _shown(value: object) -> str:
+    """A text for people, as far as it can be kept; whatever else a server tells is empty."""
+    return value.replace("\0", "")[:_LENGTH] if isinstance(value, str) else ""
 
 
 def _own(url: object, server: str) -> str:

@@ -8,8 +8,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from pydantic import SecretStr
 
+from services.accounts.networks import Network
 from services.accounts.rpc import AccountsServicer
-from services.accounts.tests.world import NETWORK_SECRET, OPERATOR_SECRET, REDIRECT_URI, SERVER, FakeNetwork, World
+from services.accounts.tests.world import (
+    NETWORK_SECRET,
+    OPERATOR_SECRET,
+    REDIRECT_URI,
+    SERVER,
+    FakeNetwork,
+    World,
+)
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.people import platform_clients
 from services.accounts.vault import MasterKey
@@ -19,17 +27,19 @@ from services.chassis.testing.rpc import Offer, serving
 
 
 @pytest.fixture
-def serve(make_database: Callable[..., TemporaryDatabase], clock: FixedClock) -> Iterator[Callable[..., World]]:
-    """Serves accounts on a network; with other options of the server, or other networks, where given."""
+def serve(
+    make_database: Callable[..., TemporaryDatabase], clock: FixedClock
+) -> Iterator[Callable[..., World]]:
+    """Serves accounts, by default on a network that is made up; takes the options of the server, too."""
     opened = []
 
-    def start(**options: object) -> World:
+    def start(network: Network | None = None, server: str = SERVER, **options: object) -> World:
         database = make_database("accounts", clock=clock)
-        network, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
+        fake, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
         binder = Binder(
             database,
-            {"mastodon": network},
-            servers=frozenset({SERVER}),
+            {"mastodon": network or fake},
+            servers=frozenset({server}),
             redirect_uri=REDIRECT_URI,
             master_key=MasterKey(os.urandom(32)),
             publishing_key=publishing_key.public_key(),
@@ -42,7 +52,7 @@ def serve(make_database: Callable[..., TemporaryDatabase], clock: FixedClock) ->
         )
         context = serving(offer, **options)
         opened.append(context)
-        return World(database, clock, network, publishing_key, context.__enter__())
+        return World(database, clock, fake, publishing_key, context.__enter__())
 
     yield start
     for context in opened:

@@ -266,9 +266,7 @@ def test_unbind__refuses_a_stale_etag(world: World) -> None:
     account = world.bind(company, "brand")
     world.bind(company, "brand")
     with pytest.raises(grpc.RpcError) as refused:
-        world.as_(company.owner).UnbindAccount(
-            pb.UnbindAccountRequest(name=account.name, etag=account.etag)
-        )
+        world.as_(company.owner).UnbindAccount(pb.UnbindAccountRequest(name=account.name, etag=account.etag))
     assert reason_of(refused.value) == "ETAG_MISMATCH"
     assert len(world.rows("tokens")) == 1
 

@@ -88,13 +88,17 @@ def test_verification__is_asked_for_granted_and_taken_back(world: World) -> None
     owner.RequestVerification(pb.RequestVerificationRequest(name=company.name))
     verified = staff.VerifyEnterprise(pb.VerifyEnterpriseRequest(name=company.name, note="papers seen"))
     assert verified.verification == V.VERIFIED
-    revoked = staff.RevokeVerification(pb.RevokeVerificationRequest(name=company.name, note="Licence expired"))
+    revoked = staff.RevokeVerification(
+        pb.RevokeVerificationRequest(name=company.name, note="Licence expired")
+    )
     assert revoked.verification == V.REVOKED
 
     assert [event.enterprise for event in world.told(events.EnterpriseVerified)] == [company.name]
     assert [e.enterprise for e in world.told(events.EnterpriseVerificationRevoked)] == [company.name]
     decided = [row["action"] for row in world.rows("audit") if row["action"].startswith("verification.")]
-    assert decided == [f"verification.{step}" for step in ("pending", "rejected", "pending", "verified", "revoked")]
+    assert decided == [
+        f"verification.{step}" for step in ("pending", "rejected", "pending", "verified", "revoked")
+    ]
 
 
 def test_verification__refuses_a_step_that_is_not_next(world: World) -> None:
@@ -111,7 +115,9 @@ def test_verification__refuses_a_stale_etag(world: World) -> None:
     """An operator decides on what he has seen."""
     company = world.register()
     seen = world.as_(company.owner).GetEnterprise(pb.GetEnterpriseRequest(name=company.name))
-    world.as_(company.owner).RequestVerification(pb.RequestVerificationRequest(name=company.name, etag=seen.etag))
+    world.as_(company.owner).RequestVerification(
+        pb.RequestVerificationRequest(name=company.name, etag=seen.etag)
+    )
     with pytest.raises(grpc.RpcError) as refused:
         world.as_(operator()).VerifyEnterprise(pb.VerifyEnterpriseRequest(name=company.name, etag=seen.etag))
     assert refused.value.code() is grpc.StatusCode.ABORTED

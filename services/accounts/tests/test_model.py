@@ -34,7 +34,15 @@ PROFILE = Profile("1", "a", "A", "mastodon", "4.5")
 
 def account(state: AccountState = AccountState.ACTIVE) -> Account:
     return Account(
-        "enterprises/a/accounts/b", "mastodon", "https://social.example", PROFILE, ("brand",), NOW, NOW, NOW, state
+        "enterprises/a/accounts/b",
+        "mastodon",
+        "https://social.example",
+        PROFILE,
+        ("brand",),
+        NOW,
+        NOW,
+        NOW,
+        state,
     )
 
 

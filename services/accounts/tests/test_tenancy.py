@@ -12,7 +12,17 @@ from services.accounts.tests.world import PASSWORD, SERVER, World, reason_of
 from services.chassis.database import PUBLIC, Tenant
 from services.chassis.testing.databases import assert_tenant_tables_safe
 
-TABLES = ("enterprises", "members", "clients", "data_keys", "accounts", "tokens", "bindings", "audit", "outbox")
+TABLES = (
+    "enterprises",
+    "members",
+    "clients",
+    "data_keys",
+    "accounts",
+    "tokens",
+    "bindings",
+    "audit",
+    "outbox",
+)
 
 
 def test_tables__keep_tenants_apart(world: World) -> None:
@@ -53,7 +63,11 @@ def calls(enterprise: str, account: str, client: str) -> list[tuple[str, Message
         (
             "CreateMember",
             pb.CreateMemberRequest(
-                parent=enterprise, email="spy@x.example", display_name="Spy", role=options_pb2.OWNER, password=PASSWORD
+                parent=enterprise,
+                email="spy@x.example",
+                display_name="Spy",
+                role=options_pb2.OWNER,
+                password=PASSWORD,
             ),
         ),
         ("ListMembers", pb.ListMembersRequest(parent=enterprise)),

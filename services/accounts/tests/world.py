@@ -186,5 +186,3 @@ def _details(error: grpc.RpcError) -> list[any_pb2.Any]:
     status = rpc_status.from_call(error)
     assert status is not None
     return list(status.details)
-
-
