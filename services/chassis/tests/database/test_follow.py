@@ -189,7 +189,7 @@ def test_follower__is_unhealthy_while_the_database_is_away(own_server, own_datab
     eventually(lambda: following.healthy)
     own_server.crash()
     own_server.stop()
-    eventually(lambda: not following.healthy)
+    eventually(lambda: not following.healthy, timeout=3)
 
     own_server.start()
     last = eventually(lambda: _append_if_up(own_database))
@@ -267,6 +267,23 @@ def test_follower__misses_nothing(database, admin, follower, ended):
     sequences = [change.sequence for change in got]
     assert sequences == sorted(numbers)
     assert len({change.key for change in got}) == 2000
+
+
+def test_follower__sees_what_was_told_while_it_was_deaf(database, admin, follower, monkeypatch, eventually):
+    """What is appended between two connections of the listener is seen as soon as it listens again."""
+    monkeypatch.setattr(follow, "POLL_SECONDS", 60)
+    following = follower(list)
+    assert following.caught_up(append(database, "a"), 10)
+    listener, connect, may_connect = database.changes_listener(), database.connect, threading.Event()
+    listener._connect = lambda: may_connect.wait(10) and connect()
+    eventually(lambda: admin.execute(
+        "select pg_terminate_backend(pid, 5000) from pg_stat_activity where query like 'listen%'"
+    ).rowcount)  # fmt: skip
+
+    last = append(database, "b")
+    assert not following.caught_up(last, 0.5)
+    may_connect.set()
+    assert following.caught_up(last, 10)
 
 
 def test_follower__polls_when_no_wake_up_comes(database, follower, monkeypatch, eventually):

@@ -90,6 +90,14 @@ def test_scope__nothing_set_sees_nothing(notes):
         assert connection.execute("select * from notes").fetchall() == []
 
 
+def test_scope__an_empty_name_is_nobodys(notes):
+    """A row that got an empty enterprise by mistake is not the public's, whose setting reads '' as well."""
+    with notes.transaction(PLATFORM) as tx:
+        tx.execute("insert into notes (enterprise, id) values ('', 'n')")
+
+    assert seen(notes, PUBLIC) == []
+
+
 def test_owner__is_under_the_policy_too(notes, admin):
     """The owner sees nothing without a scope, and all without FORCE (the control)."""
     admin.execute("set role sample_owner")
