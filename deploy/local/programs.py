@@ -159,6 +159,8 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
             }
         case "publishing":
             return {"PUBLISHING_PRIVATE_KEY_FILE": str(keys.publishing)}
+        case "placement":
+            return {"PLACEMENT_TOKEN_KEY_FILE": str(keys.placement_token)}
         case "analytics":
             return {"ANALYTICS_STORE_PATH": str(home / "analytics")}
         case _:

@@ -43,6 +43,8 @@ def build(target: Path = STUBS) -> None:
         ],
         check=True,
     )  # fmt: skip
+    for folder in filter(Path.is_dir, fresh.glob("numerator/**")):
+        (folder / "__init__.py").touch()  # tools that walk packages do not see folders without one
     old = target.with_name(target.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
