@@ -1,0 +1,67 @@
+"""The settings, as the environment gives them."""
+
+import base64
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from services.accounts.settings import Settings
+from services.accounts.vault import MasterKey
+from services.chassis.testing.rpc import shared_keys
+
+KEY = os.urandom(32)
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A right environment."""
+    public = X25519PrivateKey.generate().public_key()
+    pem = tmp_path / "publishing.pub.pem"
+    pem.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    secret = tmp_path / "operator-secret"
+    secret.write_text("canary-operator-secret\n")
+    for name, value in {
+        "ACCOUNTS_DATABASE_URL": "postgresql://accounts:canary@127.0.0.1/numerator",
+        "AMQP_URL": "amqp://127.0.0.1",
+        "PRINCIPAL_PUBLIC_KEY": shared_keys().public,
+        "ACCOUNTS_MASTER_KEY": base64.b64encode(KEY).decode(),
+        "ACCOUNTS_PUBLISHING_PUBLIC_KEY_FILE": str(pem),
+        "ACCOUNTS_OPERATOR_SECRET_FILE": str(secret),
+        "ACCOUNTS_NETWORK_SECRET": "canary-network-secret",
+        "ACCOUNTS_NETWORK_SERVERS": '["HTTPS://Social.example/"]',
+        "ACCOUNTS_BINDING_REDIRECT_URI": "https://console.example/bound",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_settings__are_read(environment: pytest.MonkeyPatch, encode: object) -> None:
+    """Values, files, lists, the master key in either alphabet and with or without padding; secrets are not shown."""
+    environment.setenv("ACCOUNTS_MASTER_KEY", encode(KEY).decode().rstrip("="))
+    settings = Settings.load()
+    assert settings.open_master_key().id == MasterKey(KEY).id
+    assert settings.operator_secret.get_secret_value() == "canary-operator-secret"
+    assert settings.network_servers == {"https://social.example"}
+    assert "canary" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("ACCOUNTS_MASTER_KEY", "canary-not-a-key"),
+        ("ACCOUNTS_PUBLISHING_PUBLIC_KEY", shared_keys().public),
+        ("ACCOUNTS_NETWORK_SECRET", "canary"),
+        ("ACCOUNTS_NETWORK_SERVERS", '["canary"]'),
+    ],
+)
+def test_settings__say_what_is_wrong(environment: pytest.MonkeyPatch, name: str, wrong: str) -> None:
+    """The variable, and never its value: the process does not start."""
+    environment.setenv(name, wrong)
+    with pytest.raises(SystemExit) as refused:
+        Settings.load()
+    assert name in str(refused.value)
+    assert "canary" not in str(refused.value)
