@@ -1,10 +1,10 @@
 """What the services offer, read once at start from the generated descriptors."""
 
 import importlib
-import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import cast
 
 import numerator
@@ -104,13 +104,17 @@ class Method:
 
 
 def stub_files() -> list[FileDescriptor]:
-    """The descriptors of all generated modules `numerator.<service>.v<n>.*_pb2`."""
-    names = sorted(
-        module.name
-        for module in pkgutil.walk_packages(numerator.__path__, "numerator.")
-        if module.name.endswith("_pb2")
-    )
-    return [importlib.import_module(name).DESCRIPTOR for name in names]
+    """
+    The descriptors of all generated modules `numerator.<service>.v<n>.*_pb2`.
+
+    Found as files: the stubs are namespace packages, without `__init__.py`, and pkgutil does not walk into those.
+    """
+    names = {
+        ".".join(("numerator", *path.relative_to(root).with_suffix("").parts))
+        for root in numerator.__path__
+        for path in Path(root).glob("*/*/*_pb2.py")
+    }
+    return [importlib.import_module(name).DESCRIPTOR for name in sorted(names)]
 
 
 def read_methods(files: Iterable[FileDescriptor]) -> list[Method]:

@@ -109,7 +109,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
 
     def GetSnapshot(self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext) -> pb.Snapshot:
         with self._database.transaction(current_call().scope) as tx:
-            version, sha256, document = store.get_snapshot(tx) or (0, "", b"")
+            version, sha256, document = usecases.newest_snapshot(tx)
         return pb.Snapshot(
             version=version, sha256=sha256, document=b"" if request.if_newer >= version else document
         )

@@ -120,6 +120,17 @@ def edition_of(tx: Transaction, enterprise: str) -> Edition:
     return Edition(record.state is AdmissionState.ACTIVE, record, record.reason, version)
 
 
+def newest_snapshot(tx: Transaction) -> tuple[int, str, bytes]:
+    """The newest snapshot: version, hash, document. The first one is made when it is first asked for: nobody is in."""
+    found = store.get_snapshot(tx)
+    if found is None:
+        _publish_snapshot(tx)
+        found = store.get_snapshot(tx)
+    if found is None:
+        raise AssertionError("a snapshot was just stored")
+    return found
+
+
 def compile_snapshot(version: int, serving: Sequence[tuple[Rollout, Sequence[Record]]]) -> dict[str, object]:
     """
     The document that gateways serve from: flags in flagd's format, and each flag's admissions.
