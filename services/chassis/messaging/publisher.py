@@ -26,6 +26,7 @@ from services.chassis.messaging.topology import parameters
 
 _PERSISTENT = 2
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 15.0
+_CLOSE_SECONDS = 2.0
 _random = SystemRandom()
 _log = get_logger(__name__)
 
@@ -112,6 +113,7 @@ class Publisher:
             _log.warning("publishing.timed_out", messages=len(messages), unknown=window.unknown)
             with self._changed:
                 if self._session is session:
+                    self._session = None
                     session.close_soon()
         return list(window.outcomes)
 
@@ -200,7 +202,8 @@ class _Session:
         try:
             for index, message in enumerate(window.messages):
                 if self._channel is None or not self._channel.is_open:
-                    break
+                    window.done.set()
+                    return
                 self._send_one(self._channel, window, index, message)
         except Exception:  # noqa: BLE001 -- a bug: nothing is known any more of what is under way, so begin anew
             _log.exception("publisher.failed")
@@ -266,6 +269,12 @@ class _Session:
     def _close(self) -> None:
         if self._connection.is_open:
             self._connection.close()
+            # A broker that does not confirm may well not answer this either.
+            self._loop.call_later(_CLOSE_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        if not self._connection.is_closed:
+            self._connection._adapter_disconnect_stream()  # noqa: SLF001 -- pika has no public way to leave in silence
 
     def _on_end(self, _connection: pika.SelectConnection, reason: object) -> None:
         if not self._stopping.is_set():

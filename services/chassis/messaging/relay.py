@@ -34,7 +34,7 @@ PUBLISH_SECONDS = 10.0
 _POLL_SECONDS = 1.0
 _PURGE_SECONDS = 600.0
 _SHARES = 64
-_FIRST_REST, _LONGEST_REST = 1.0, 30.0
+_FIRST_REST, _LONGEST_REST = 1.0, 15.0
 _MOST_RESTING = 10_000
 
 _random = SystemRandom()
@@ -45,8 +45,8 @@ class Relay:
     """
     Relays the outbox of one service's schema from a thread of its own.
 
-    Events that the broker returns or refuses stay unsent. Their ordering keys rest, longer each time, so that
-    the others pass.
+    Events that the broker does not confirm stay unsent. Their ordering keys rest, longer each time, so that the
+    others pass: one queue that is full or broken must not stop what is meant for the rest.
     """
 
     def __init__(self, database: Database, publisher: Publisher) -> None:
@@ -208,23 +208,22 @@ class Relay:
         )
 
     def _finish(self, results: Iterable[tuple[dict[str, Any], trace.Span, Outcome]]) -> None:
-        """Count, end the spans, and let the keys rest whose events the broker does not take."""
-        taken, refused = set(), set()
+        """Count, end the spans, and let the keys rest whose events the broker did not take."""
+        taken, failed = set(), set()
         for row, span, outcome in results:
             attributes = {**instruments.SYSTEM, "messaging.destination.name": EVENTS}
             if outcome is Outcome.CONFIRMED:
                 taken.add(row["ordering_key"])
             else:
+                failed.add(row["ordering_key"])
                 attributes["error.type"] = outcome.value
                 span.set_status(trace.StatusCode.ERROR)
-            if outcome in (Outcome.RETURNED, Outcome.REFUSED):
-                refused.add(row["ordering_key"])
             instruments.sent.add(1, attributes)
             span.end()
-        self._resting.refused(refused)
-        self._resting.taken(taken - refused)
-        if refused:
-            _log.warning("events.refused", keys=len(refused))
+        self._resting.failed(failed)
+        self._resting.taken(taken - failed)
+        if failed:
+            _log.warning("events.unconfirmed", keys=len(failed))
 
     def _look(self) -> None:
         with self._database.transaction(PLATFORM) as tx:
@@ -251,7 +250,7 @@ class _Resting:
         now = time.monotonic()
         return [key for key, (until, _length) in self._rests.items() if until > now]
 
-    def refused(self, keys: Iterable[str]) -> None:
+    def failed(self, keys: Iterable[str]) -> None:
         for key in keys:
             _until, last = self._rests.get(key, (0.0, 0.0))
             length = min(_LONGEST_REST, 2 * last or _FIRST_REST)
