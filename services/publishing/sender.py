@@ -160,7 +160,7 @@ class Sender:
 
     async def _work(self, assignment: Assignment) -> None:
         delivery, account = assignment.delivery, assignment.account
-        send = assignment.step is Step.RESEND
+        send = assignment.step is Step.SEND
         with self._tracer.start_as_current_span(
             f"{'publish' if send else 'look up'} {account.network}",
             context=restore_context(delivery.traceparent),

@@ -137,7 +137,7 @@ class Assignment:
     Attributes:
         delivery: as it is on record, under its new fence.
         account: where it goes.
-        step: RESEND to send it, LOOK_UP to read the account's timeline.
+        step: SEND to send it, LOOK_UP to read the account's timeline.
 
     """
 
@@ -163,7 +163,7 @@ def lease(tx: Transaction, policy: Policy, limit: int) -> list[Assignment]:
     room = limit - len(assignments)
     for account, delivery in store.lock_heads(tx, room) if room else []:
         if account.state is AccountState.ACTIVE:
-            assignments.append(_begin(tx, delivery, account, Step.RESEND, policy))
+            assignments.append(_begin(tx, delivery, account, Step.SEND, policy))
         else:
             reason = "ACCOUNT_NOT_BOUND" if account.state is AccountState.UNBOUND else "REAUTH_REQUIRED"
             _save(tx, delivery, deliveries.fail(delivery, reason, tx.now))
@@ -184,7 +184,7 @@ def _look_into(tx: Transaction, delivery: Delivery, policy: Policy) -> Assignmen
         raise not_found(delivery.account)
     step = deliveries.next_step(delivery, account.network_class, tx.now, policy)
     match step:
-        case Step.RESEND | Step.LOOK_UP:
+        case Step.SEND | Step.LOOK_UP:
             return _begin(tx, delivery, account, step, policy)
         case Step.WAIT:
             store.update_delivery(
@@ -198,7 +198,7 @@ def _look_into(tx: Transaction, delivery: Delivery, policy: Policy) -> Assignmen
 def _begin(tx: Transaction, delivery: Delivery, account: Account, step: Step, policy: Policy) -> Assignment:
     begin = deliveries.begin_lookup if step is Step.LOOK_UP else deliveries.begin_attempt
     begun = begin(delivery, tx.now, policy)
-    store.begin_attempt(tx, begun, "LOOK_UP" if step is Step.LOOK_UP else "SEND")
+    store.begin_attempt(tx, begun, step)
     _save(tx, delivery, begun)
     return Assignment(begun, account, step)
 

@@ -297,8 +297,8 @@ def abandoned(delivery: Delivery, now: datetime, policy: Policy) -> Delivery:
 class Step(StrEnum):
     """What to do about an unconfirmed delivery."""
 
-    RESEND = "RESEND"
-    """Send again under the same key: the network answers with the post that it has, or makes it now."""
+    SEND = "SEND"
+    """Send under the same key: the network answers with the post that it has, or makes it now."""
     LOOK_UP = "LOOK_UP"
     """Read the account's timeline."""
     WAIT = "WAIT"
@@ -323,7 +323,7 @@ def next_step(delivery: Delivery, network_class: NetworkClass, now: datetime, po
             if now < delivery.doubt.over:
                 return Step.WAIT
             if now + policy.request_timeout <= delivery.doubt.since + policy.key_life:
-                return Step.RESEND
+                return Step.SEND
             return Step.LOOK_UP
         case _:
             return Step.LOOK_UP

@@ -8,12 +8,15 @@ as no answer.
 
 import json
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from services.chassis.clock import Clock
 from services.publishing.model.deliveries import (
@@ -43,6 +46,7 @@ _KINDS = {
 
 Json = Any
 T = TypeVar("T")
+_MAY_SEND: ContextVar[Callable[[], bool]] = ContextVar("may_send", default=lambda: True)
 
 
 class _NotAllowedError(Exception):
@@ -51,6 +55,22 @@ class _NotAllowedError(Exception):
 
 class _MalformedError(ValueError):
     """A reply has not the expected form."""
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Asks once more when the connection is there, just before the first byte."""
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- as aiohttp has it
+    ) -> Connection:
+        connection = await super().connect(req, traces, timeout)
+        if not _MAY_SEND.get()():
+            connection.release()
+            raise _NotAllowedError
+        return connection
 
 
 class Mastodon:
@@ -71,14 +91,10 @@ class Mastodon:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_create_end.append(_on_connection)
-        trace.on_connection_reuseconn.append(_on_connection)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections),
+            connector=_Connector(limit=self._connections),
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[trace],
             headers={"User-Agent": "Numerator"},
         )
         return self
@@ -96,6 +112,7 @@ class Mastodon:
         body = {"status": post.text, "visibility": "public"}
         if post.in_reply_to:
             body["in_reply_to_id"] = post.in_reply_to
+        asked = _MAY_SEND.set(may_send)
         try:
             async with self._open().post(
                 f"{credentials.server}/api/v1/statuses",
@@ -103,7 +120,6 @@ class Mastodon:
                 headers={"Idempotency-Key": post.key, **_authorization(credentials)},
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=seconds, connect=seconds / 2),
-                trace_request_ctx=may_send,
             ) as response:
                 return self._outcome(response, await _read(response))
         except _NotAllowedError:
@@ -112,6 +128,8 @@ class Mastodon:
             return Postponed("UNREACHABLE")
         except (aiohttp.ClientError, TimeoutError, OSError):
             return Unknown("NO_REPLY")
+        finally:
+            _MAY_SEND.reset(asked)
 
     async def timeline(self, credentials: Credentials, since: datetime) -> Timeline | NotRead:
         posts: dict[str, TimelinePost] = {}
@@ -209,12 +227,6 @@ class Mastodon:
         return self._session
 
 
-async def _on_connection(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    may_send = context.trace_request_ctx
-    if may_send is not None and not may_send():
-        raise _NotAllowedError
-
-
 def _authorization(credentials: Credentials) -> dict[str, str]:
     return {"Authorization": f"Bearer {credentials.token}"}
 
@@ -229,16 +241,23 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
+def _json(body: bytes) -> Json:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise _MalformedError("nested too deeply") from None
+
+
 def _posted(body: bytes) -> Posted | Unknown:
     try:
-        status = json.loads(body)
+        status = _json(body)
         return Posted(_text(status, "id"), _url(status), _time(status, "created_at"))
     except ValueError:
         return Unknown("MALFORMED_REPLY", answered=True)
 
 
 def _list(body: bytes) -> list[Json]:
-    items = json.loads(body)
+    items = _json(body)
     if not isinstance(items, list):
         raise _MalformedError("no list")
     return items

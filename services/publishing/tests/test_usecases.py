@@ -171,7 +171,7 @@ def test_lease__one_account__goes_in_order_and_one_by_one(
 
     clock.advance(POLICY.server_margin + POLICY.first_delay)
     (again,) = lease(database)
-    assert (again.step, again.delivery.publication) == (Step.RESEND, first.name)
+    assert (again.step, again.delivery.publication) == (Step.SEND, first.name)
     record(database, again, posted())
     (next_one,) = lease(database)
     assert next_one.delivery.publication == second.name
@@ -289,7 +289,7 @@ def test_record_lookup__surely_absent__is_sent_again(database: TemporaryDatabase
     assert states(database, publication) == ["QUEUED"]
 
     (again,) = lease(database)
-    assert (again.step, again.delivery.key) == (Step.RESEND, sending.delivery.key)
+    assert (again.step, again.delivery.key) == (Step.SEND, sending.delivery.key)
 
 
 def test_record_attempt__published__tells_once(database: TemporaryDatabase) -> None:
