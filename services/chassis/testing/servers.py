@@ -36,10 +36,10 @@ class Servers:
     What a run that was killed left behind is stopped and removed by the next one.
     """
 
-    def __init__(self) -> None:
-        self._home = _RUNS / str(os.getpid())
+    def __init__(self, runs: Path = _RUNS) -> None:
+        self._home = runs / str(os.getpid())
         self._started: list[Server] = []
-        for left in _RUNS.glob("*"):
+        for left in runs.glob("*"):
             if left.name.isdigit() and (left == self._home or not psutil.pid_exists(int(left.name))):
                 _remove(left)
 
