@@ -9,10 +9,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote, urlsplit
 
-from services.chassis.settings import ServiceSettings
+if TYPE_CHECKING:
+    # Not at run time: a worker's launcher patches the standard library before pydantic, or anything else, is imported.
+    from services.chassis.settings import ServiceSettings
 
 
 def main(service: str, processes: Mapping[str, str] | None = None) -> NoReturn:
@@ -49,7 +51,7 @@ def main(service: str, processes: Mapping[str, str] | None = None) -> NoReturn:
     sys.exit(resolve_name(served[name])(settings, telemetry))
 
 
-def _migrate(service: str, settings: ServiceSettings) -> None:
+def _migrate(service: str, settings: "ServiceSettings") -> None:
     from services.chassis.database import migrate
     from services.chassis.messaging.topology import declare_topology
 
