@@ -2,12 +2,13 @@
 
 import base64
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import StringIO
 from urllib.parse import quote
 
 import grpc
 import pytest
+import structlog
 from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.events.v1 import accounts_pb2 as events
 from psycopg import sql
@@ -53,13 +54,16 @@ def everything(world: World) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
     """All that is logged, at the level DEBUG, as the processes write it."""
-    stream = StringIO()
+    root, stream = logging.getLogger(), StringIO()
+    handlers, level, structured = root.handlers, root.level, structlog.get_config()
     monkeypatch.setattr("sys.stdout", stream)
     configure_logs("accounts", "api", "DEBUG")
-    logging.getLogger("httpx").setLevel(logging.DEBUG)
-    return stream.getvalue
+    yield stream.getvalue
+    structlog.configure(**structured)
+    root.handlers = handlers
+    root.setLevel(level)
 
 
 def test_secrets__are_in_no_table_event_log_or_error(logged: Callable[[], str], world: World) -> None:
