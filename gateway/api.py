@@ -6,8 +6,8 @@ The steps, each of which may refuse: route, identity, admission, limits, body, i
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
 
@@ -28,12 +28,12 @@ from gateway.identity import ANONYMOUS, AccessTokens
 from gateway.limits import Body, ClientGoneError, RequestLimits
 from gateway.routes import Route, Routes
 from gateway.transcoding import render_json
+from gateway.uploads import Upload
 from services.chassis.clock import Clock
 from services.chassis.principal import Principal
 from services.chassis.rpc.access import DEFAULT_DEADLINE_SECONDS
 
 T = TypeVar("T")
-_PIECE_BYTES = 256 * 1024
 _MOST_PARAMETERS = 200
 _FIRST_EVENT_SECONDS = 0.3
 _PAGE_HEADERS = {
@@ -163,26 +163,15 @@ class Api:
         request = route.reader.read(path, _query(scope))
         apply_key(method, request, headers.get(HEADER))
         seconds = method.access.deadline_seconds or self._upload_seconds
-        call = self._backends.begin(method, principal, seconds)
         media = headers.get("content-type", "application/octet-stream")
+        upload = Upload(body, request, route.binding.body, media)
         try:
-            async with aclosing(_pieces(body)) as pieces:
-                async for piece in pieces:
-                    part = httpbody_pb2.HttpBody(content_type=media, data=piece)
-                    await call.write(_with_body(request, route.binding.body, part))
-                    request = method.request()
-            await call.done_writing()
-        except (Problem, ClientGoneError):
-            call.cancel()
-            raise
-        except asyncio.InvalidStateError:
-            pass  # The service has answered before the end: what it said is the call's result.
-        except grpc.aio.AioRpcError as error:
+            reply = await upload.send(partial(self._backends.begin_upload, method, principal, seconds))
+        except grpc.RpcError as error:
             raise self._backends.problem(error, method.service) from None
-        reply = await self._reply(call, method, None)
         return Response(render_json(reply, route.binding.response_body), media_type="application/json")
 
-    async def _reply(self, call: Any, method: Method, receive: Receive | None) -> Message:
+    async def _reply(self, call: Any, method: Method, receive: Receive) -> Message:
         """The call's reply. A client that goes away meanwhile cancels the call."""
 
         async def reply() -> Message:
@@ -256,31 +245,8 @@ async def _next(call: Any) -> Message | None:
     return None if message is grpc.aio.EOF else cast("Message", message)
 
 
-async def _pieces(body: Body) -> AsyncGenerator[bytes, None]:
-    """The body in larger pieces; one, maybe empty, at least."""
-    held = bytearray()
-    sent = False
-    while (piece := await body.piece()) is not None:
-        held += piece
-        if len(held) >= _PIECE_BYTES:
-            yield bytes(held)
-            held.clear()
-            sent = True
-    if held or not sent:
-        yield bytes(held)
-
-
-def _with_body(request: Message, field: str, part: httpbody_pb2.HttpBody) -> Message:
-    if field in ("", "*"):
-        return part
-    getattr(request, field).CopyFrom(part)
-    return request
-
-
-async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive | None, cancel: Callable[[], Any]) -> T:
+async def _unless_gone(work: Coroutine[Any, Any, T], receive: Receive, cancel: Callable[[], Any]) -> T:
     """The result of `work`; when the client closes the connection first, `cancel` it and raise ClientGoneError."""
-    if receive is None:
-        return await work
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_until_gone(receive))
     try:

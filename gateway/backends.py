@@ -1,7 +1,7 @@
 """Calls to the services: one channel each, with the caller's principal and a deadline."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -15,10 +15,11 @@ from gateway.catalogue import Method
 from gateway.errors import Problem, from_rpc
 from services.chassis.clock import Clock
 from services.chassis.principal import METADATA_KEY, Principal, PrincipalSigner
-from services.chassis.rpc.channel import aio_channel
+from services.chassis.rpc.channel import aio_channel, channel
 
 R = TypeVar("R", bound=Message)
 _HEALTH_SECONDS = 1.0
+_AWAY = frozenset({grpc.ChannelConnectivity.CONNECTING, grpc.ChannelConnectivity.TRANSIENT_FAILURE})
 
 
 class Backends:
@@ -40,28 +41,40 @@ class Backends:
         self._channels = {
             name: aio_channel(addresses[name], services=services) for name, services in offered.items()
         }
+        self._upload_channels = {
+            name: channel(addresses[name], services=services)
+            for name, services in offered.items()
+            if any(method.client_streaming for service in services for method in service.methods)
+        }
 
     async def close(self) -> None:
-        for channel in self._channels.values():
-            await channel.close()
+        for each in self._channels.values():
+            await each.close()
+        for upload_channel in self._upload_channels.values():
+            upload_channel.close()
 
-    def begin(
-        self, method: Method, principal: Principal, seconds: float, request: Message | None = None
-    ) -> Any:
-        """Begin a call and give grpc.aio's call object. Without a request: an upload, whose pieces are written to it."""
-        channel = self._channels[method.service]
-        arity: Any = {
-            (False, False): channel.unary_unary,
-            (False, True): channel.unary_stream,
-            (True, False): channel.stream_unary,
-        }[method.descriptor.client_streaming, method.descriptor.server_streaming]
+    def begin(self, method: Method, principal: Principal, seconds: float, request: Message) -> Any:
+        """Begin a call with one request, and give grpc.aio's call object."""
+        through = self._channels[method.service]
+        streams = method.descriptor.server_streaming
+        arity: Any = through.unary_stream if streams else through.unary_unary
         call = arity(
             method.rpc_path,
             request_serializer=method.request.SerializeToString,
             response_deserializer=method.reply.FromString,
         )
-        options = {"timeout": seconds, "metadata": self._metadata(principal)}
-        return call(**options) if request is None else call(request, **options)
+        return call(request, timeout=seconds, metadata=self._metadata(principal))
+
+    def begin_upload(
+        self, method: Method, principal: Principal, seconds: float, requests: Iterator[Message]
+    ) -> Any:
+        """Begin a call with a stream of requests, and give gRPC's future; see `gateway.uploads`."""
+        call = self._upload_channels[method.service].stream_unary(
+            method.rpc_path,
+            request_serializer=method.request.SerializeToString,
+            response_deserializer=method.reply.FromString,
+        )
+        return call.future(requests, timeout=seconds, metadata=tuple(self._metadata(principal)))
 
     async def ask(
         self, service: str, rpc_path: str, request: Message, reply: type[R], principal: Principal
@@ -77,11 +90,11 @@ class Backends:
         except grpc.aio.AioRpcError as error:
             raise self.problem(error, service) from None
 
-    def problem(self, error: grpc.aio.AioRpcError, service: str) -> Problem:
+    def problem(self, error: grpc.RpcError, service: str) -> Problem:
         """What a failed call is for a client."""
         problem = from_rpc(error, service)
         # Calls wait for a service that is away; when it stays away, that is what the client should hear.
-        away = self._channels[service].get_state() is not grpc.ChannelConnectivity.READY
+        away = self._channels[service].get_state() in _AWAY
         if problem.reason == "DEADLINE_EXCEEDED" and away:
             return unavailable(service)
         return problem

@@ -131,22 +131,21 @@ def bounded_protocol(header_bytes: int) -> type[HttpToolsProtocol]:
     """Uvicorn's HTTP protocol, with an end to how long a request line with headers may be: it has none itself."""
 
     class BoundedProtocol(HttpToolsProtocol):
-        _in_headers = False
+        _in_body = False
         _unfinished = 0
         _finished = 0
         _refused = False
 
         def data_received(self, data: bytes) -> None:
-            was_in_headers = self._in_headers
-            super().data_received(data)
-            # A header that never ends is held by the parser and shown to nobody: its bytes are counted as they come.
-            if was_in_headers and self._in_headers:
+            # A header that never ends is held by the parser and shown to nobody: bytes are counted as they come.
+            if not self._in_body:
                 self._unfinished += len(data)
-                if self._unfinished > header_bytes:
-                    self._refuse()
+            super().data_received(data)
+            if self._unfinished > header_bytes:
+                self._refuse()
 
         def on_message_begin(self) -> None:
-            self._in_headers, self._unfinished, self._finished = True, 0, 0
+            self._finished = 0
             super().on_message_begin()
 
         def on_url(self, url: bytes) -> None:
@@ -158,7 +157,7 @@ def bounded_protocol(header_bytes: int) -> type[HttpToolsProtocol]:
             super().on_header(name, value)
 
         def on_headers_complete(self) -> None:
-            self._in_headers = False
+            self._in_body, self._unfinished = True, 0
             if self._finished > header_bytes:
                 self._refuse()
             else:
@@ -169,6 +168,7 @@ def bounded_protocol(header_bytes: int) -> type[HttpToolsProtocol]:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
+            self._in_body = False
             if not self._refused:
                 super().on_message_complete()
 

@@ -79,8 +79,8 @@ class SnapshotIntake:
         except BadSnapshotError as error:
             _log.error("snapshot.refused", version=envelope.version, error=str(error))
             return
-        self.confirm()
         if taken:
+            self.confirm()
             _log.info("snapshot.taken", version=envelope.version)
             if self._file:
                 self._file.save(envelope)
@@ -137,7 +137,8 @@ class SnapshotPush(threading.Thread):
             channel.queue_bind(queue, self._exchange, ROUTING_KEY)
             channel.basic_consume(queue, self._on_message, auto_ack=True, exclusive=True)
             self.connected.set()
-            while not self._stopping.is_set():
+            # A broker that takes the queue away cancels the consumer, and says so in no other way.
+            while channel.consumer_tags and not self._stopping.is_set():
                 connection.process_data_events(time_limit=_POLL_SECONDS)
         finally:
             if connection.is_open:

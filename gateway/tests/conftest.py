@@ -51,7 +51,9 @@ def service_servers():
     telemetry = SimpleNamespace(tracer=trace.get_tracer("test"), meter=metrics.get_meter("test"))
     server = (
         Server(settings, telemetry)
-        .add(api.grpc.add_BoxServiceServicer_to_server, boxes, api.pb.DESCRIPTOR.services_by_name["BoxService"])
+        .add(
+            api.grpc.add_BoxServiceServicer_to_server, boxes, api.pb.DESCRIPTOR.services_by_name["BoxService"]
+        )
         .add(
             accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
             Accounts(),
@@ -98,17 +100,23 @@ async def serving(settings: GatewaySettings):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(
-            gateway.app, http=bounded_protocol(settings.header_bytes), lifespan="off", ws="none", log_config=None
+            gateway.app,
+            http=bounded_protocol(settings.header_bytes),
+            lifespan="off",
+            ws="none",
+            log_config=None,
         )
         server = uvicorn.Server(config)
         task = asyncio.create_task(server._serve([listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        async with gateway.running(), httpx.AsyncClient(base_url=url, timeout=10) as client:
-            while not server.started or gateway.snapshots.current is None:
-                await asyncio.sleep(0.01)  # the test's own timeout is the deadline
-            yield SimpleNamespace(gateway=gateway, http=client, url=url)
-        server.should_exit = True
-        await task
+        try:
+            async with gateway.running(), httpx.AsyncClient(base_url=url, timeout=10) as client:
+                while not server.started or gateway.snapshots.current is None:
+                    await asyncio.sleep(0.01)  # the test's own timeout is the deadline
+                yield SimpleNamespace(gateway=gateway, http=client, url=url)
+        finally:
+            server.should_exit = True
+            await task
 
 
 @pytest_asyncio.fixture(loop_scope="session")

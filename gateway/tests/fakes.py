@@ -94,7 +94,9 @@ class Accounts(accounts_grpc.AccountsServiceServicer):
 
     def AuthenticateMember(self, request, context):
         if (request.email, request.password) != ("a@b.c", "pässword"):
-            raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown address or wrong password")
+            raise ServiceError(
+                Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown address or wrong password"
+            )
         return accounts.Identity(
             kind=options_pb2.MEMBER,
             subject="enterprises/x/members/m",

@@ -11,7 +11,12 @@ ACTIVE_ONLY = {"if": [{"==": [{"var": "admission.state"}, "ACTIVE"]}, "on", "off
 
 
 def flag(targeting=ACTIVE_ONLY, state="ENABLED"):
-    return {"state": state, "variants": {"on": True, "off": False}, "defaultVariant": "off", "targeting": targeting}
+    return {
+        "state": state,
+        "variants": {"on": True, "off": False},
+        "defaultVariant": "off",
+        "targeting": targeting,
+    }
 
 
 def record(state, **more):

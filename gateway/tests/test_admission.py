@@ -23,6 +23,7 @@ from gateway.admission import (
 from gateway.errors import Problem
 from gateway.tests.snapshots_made import FLAG, document, flag, packed, record
 
+
 def admissions(tree=None) -> Admissions:
     snapshots = Snapshots()
     if tree is not None:

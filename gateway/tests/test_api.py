@@ -33,7 +33,9 @@ async def problem(answer: httpx.Response, status: int, reason: str) -> dict:
 
 async def test_unary__path_query_and_reply(http, services):
     """Path and query reach the service; the reply comes back in JSON."""
-    answer = await http.get(BOXES, params={"pageSize": 3, "filter.cityCode": "BJ", "sizes": ["SMALL", "LARGE"]})
+    answer = await http.get(
+        BOXES, params={"pageSize": 3, "filter.cityCode": "BJ", "sizes": ["SMALL", "LARGE"]}
+    )
 
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -50,7 +52,10 @@ async def test_unary__path_query_and_reply(http, services):
 async def test_unary__body_principal_and_key(http, services, member):
     """The body's field, the caller and the idempotency key reach the service."""
     answer = await http.post(
-        BOXES, params={"boxId": "b"}, json={"displayName": "Tools"}, headers={**member, "idempotency-key": "k-1"}
+        BOXES,
+        params={"boxId": "b"},
+        json={"displayName": "Tools"},
+        headers={**member, "idempotency-key": "k-1"},
     )
 
     assert answer.json()["displayName"] == "Tools"
@@ -149,7 +154,12 @@ async def test_head_and_options(http):
         (ServiceError(Kind.ABORTED, "REQUEST_RUNNING", "no"), 409),
         (ServiceError(Kind.ABORTED, "ETAG_MISMATCH", "no"), 412),
         (ServiceError(Kind.RESOURCE_EXHAUSTED, "QUOTA", "no", retry_after=timedelta(seconds=7)), 429),
-        (ServiceError(Kind.UNAVAILABLE, "DATABASE_UNAVAILABLE", "no", retry_after=timedelta(milliseconds=1)), 503),
+        (
+            ServiceError(
+                Kind.UNAVAILABLE, "DATABASE_UNAVAILABLE", "no", retry_after=timedelta(milliseconds=1)
+            ),
+            503,
+        ),
     ],
 )
 async def test_service_error__keeps_its_reason(http, services, error, status):
@@ -324,7 +334,10 @@ async def test_upload__streams_in_pieces(http, services):
             yield b"x" * 1000
 
     answer = await http.post(
-        f"{BOXES}:fill", params={"strictness": 2}, content=body(), headers={"content-type": "application/x-ndjson"}
+        f"{BOXES}:fill",
+        params={"strictness": 2},
+        content=body(),
+        headers={"content-type": "application/x-ndjson"},
     )
 
     assert answer.json() == {
@@ -434,7 +447,10 @@ async def test_events__failure_later_is_an_event(http, services):
 
 async def test_events__heartbeat_and_stop(make_gateway):
     """A silent stream says that it is alive, and ends when the gateway stops."""
-    async with make_gateway(heartbeat_seconds=0.1) as gateway, gateway.http.stream("GET", f"{BOXES}:watch") as stream:
+    async with (
+        make_gateway(heartbeat_seconds=0.1) as gateway,
+        gateway.http.stream("GET", f"{BOXES}:watch") as stream,
+    ):
         seen = []
         async for line in stream.aiter_lines():
             seen.append(line)
@@ -446,9 +462,7 @@ async def test_events__heartbeat_and_stop(make_gateway):
 
 async def test_events__bad_last_event_id(http):
     """An id that this stream never gave is refused."""
-    await problem(
-        await http.get(f"{BOXES}:watch", headers={"last-event-id": "x"}), 400, "INVALID_ARGUMENT"
-    )
+    await problem(await http.get(f"{BOXES}:watch", headers={"last-event-id": "x"}), 400, "INVALID_ARGUMENT")
 
 
 # --- limits

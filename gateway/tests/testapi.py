@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numerator
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
@@ -44,8 +46,7 @@ def compiled() -> TestApi:
         ],
         check=True,
     )  # fmt: skip
-    # `numerator` is a namespace package: another folder on the path adds to it.
-    sys.path.append(str(folder))
+    numerator.__path__.append(str(folder / "numerator"))
     importlib.invalidate_caches()
     return TestApi(
         importlib.import_module("numerator.gatewaytest.v1.gatewaytest_pb2"),
