@@ -254,8 +254,9 @@ class Platform:
         parts = [f"not ready: {', '.join(names)}"]
         for name in names[:3]:
             state = states[name]
+            ended = f" with code {state.exit_code}" if state.status == "EXITED" else ""
             parts.append(
-                f"\n{name} ({state.status}, last exit code {state.exit_code}), the end of {self.log(name)}:\n"
+                f"\n{name} ({state.status}{ended}), the end of {self.log(name)}:\n"
                 f"{tail(self.log(name), lines=20)}"
             )
         return "\n".join(parts)

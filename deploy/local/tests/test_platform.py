@@ -89,7 +89,7 @@ def test_up__failed_migration_is_told_and_no_service_starts(make: Make, server: 
     """A migration that fails ends the start at once, with what it printed."""
     platform = make(shell("migrate", Stage.MIGRATIONS, "echo no such table; exit 3"), server)
 
-    with pytest.raises(PlatformError, match=r"(?s)migrate \(EXITED, last exit code 3\).*no such table"):
+    with pytest.raises(PlatformError, match=r"(?s)migrate \(EXITED with code 3\).*no such table"):
         platform.up(timeout=20)
 
     assert platform.states()["server"].status == "STOPPED"
