@@ -62,8 +62,8 @@ def migrate(
         The names of the files that were applied now.
 
     Raises:
-        MigrationError: a file was changed after it was applied, or is named wrongly; a role has too many
-            rights.
+        MigrationError: a file was changed after it was applied, or is named wrongly; the folder is missing;
+            a role has too many rights.
         ServiceError: UNAVAILABLE when the database does not come up.
 
     """
@@ -77,6 +77,8 @@ def migrate(
 
 
 def _files(source: str, folder: Path) -> list[_Migration]:
+    if not folder.is_dir():
+        raise MigrationError(f"{folder} does not exist: a schema without tables of its own has an empty one")
     migrations: dict[int, _Migration] = {}
     for path in sorted(folder.glob("*.sql")):
         named = _FILE.fullmatch(path.name)

@@ -131,6 +131,12 @@ def test_migrate__refuses_a_role_that_is_above_row_level_security(empty, files):
         migrate(empty, role, files(), "pw")
 
 
+def test_migrate__refuses_a_folder_that_is_not_there(tmp_path):
+    """A wrong path is no service without tables."""
+    with pytest.raises(MigrationError, match="does not exist"):
+        migrate("postgresql://nowhere", "sample", tmp_path / "missing", "pw")
+
+
 def test_migrate__sets_the_password(empty, files):
     """The application logs in with the password of the latest migration."""
     schema = f"s_{secrets.token_hex(4)}"

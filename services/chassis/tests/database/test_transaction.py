@@ -15,6 +15,7 @@ from psycopg import errors
 
 from services.chassis.database import PLATFORM, PUBLIC, Tenant
 from services.chassis.errors import Kind, ServiceError
+from services.chassis.tests.database.conftest import MIGRATIONS
 from services.chassis.tests.database.samples import NoteSealed, NoteWritten
 
 ACME = Tenant("enterprises/acme")
@@ -248,7 +249,7 @@ def test_error__lock_timeout(database):
 
 def test_error__statement_timeout(make_database):
     """A statement that takes too long is DEADLINE_EXCEEDED."""
-    database = make_database("sample", statement_timeout=timedelta(milliseconds=100))
+    database = make_database("sample", MIGRATIONS, statement_timeout=timedelta(milliseconds=100))
 
     with pytest.raises(ServiceError) as caught, database.transaction(ACME) as tx:
         tx.execute("select pg_sleep(10)")
@@ -362,7 +363,7 @@ def test_error__connection_lost_during_commit(database, admin, eventually):
 
 def test_error__no_connection_free(make_database):
     """When all connections are in use, a transaction waits a little and is then UNAVAILABLE."""
-    database = make_database("sample", max_size=1)
+    database = make_database("sample", MIGRATIONS, max_size=1)
     database._max_wait = timedelta(milliseconds=100)
 
     with database.transaction(ACME):

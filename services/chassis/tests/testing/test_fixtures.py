@@ -35,10 +35,10 @@ def test_free_ports__are_different_and_free():
             listener.bind(("127.0.0.1", port))
 
 
-def test_make_database__is_fresh_each_time(make_database):
+def test_make_database__is_fresh_each_time(make_database, tmp_path):
     """What one test writes the next does not see."""
     for _ in range(2):
-        database = make_database("sample")
+        database = make_database("sample", tmp_path)
         with database.transaction(PLATFORM) as tx:
             assert tx.execute("select count(*) as n from inbox").fetchone() == {"n": 0}
             assert tx.record_event("h", "e")
