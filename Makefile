@@ -13,7 +13,7 @@ setup: ## Install what is missing; everything below begins with it
 	@deploy/setup.sh
 
 demo: setup ## Start the platform and play the whole story on it
-	@$(python) -m deploy.demo
+	@$(python) -m deploy.demo $(if $(PROFILES),--profiles $(PROFILES))
 
 up: setup ## Start the platform: PostgreSQL, RabbitMQ, six services, gateway, sandbox network
 	@$(python) -m deploy.local up
