@@ -77,9 +77,9 @@ def test_vault__tells_where_and_never_what() -> None:
     with pytest.raises(VaultError) as refused:
         KEY.open(b"", ACCOUNT, FIELD)
     assert ACCOUNT in str(refused.value)
-    for shown in (repr(MASTER), repr(KEY), repr(TOKEN), str(vars(KEY)), str(vars(MASTER))):
-        assert "canary" not in shown
-        assert "b'" not in shown
+    for holder in (MASTER, KEY):
+        assert not any(isinstance(value, bytes) for value in vars(holder).values())
+    assert "canary" not in repr(TOKEN) + repr(vars(KEY))
 
 
 def test_master_key__tells_keys_apart() -> None:
