@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from deploy.sandbox.people import Person
 from services.chassis.clock import FixedClock
@@ -25,6 +26,13 @@ ROOT = Path(__file__).resolve().parents[3]
 def database(make_database: Callable[..., TemporaryDatabase], clock: FixedClock) -> TemporaryDatabase:
     """Publishing's schema, empty, on a clock that the test moves."""
     return make_database("publishing", clock=clock)
+
+
+def url_of(conninfo: str) -> str:
+    """A connection as settings want it."""
+    return "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(
+        **{"password": "", **conninfo_to_dict(conninfo)}
+    )
 
 
 class Sandbox:

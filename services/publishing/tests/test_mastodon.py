@@ -89,6 +89,7 @@ async def test_publish__faults__are_unknown(
     sandbox: Sandbox,
     network: Mastodon,
     us: Credentials,
+    *,
     fault: dict[str, Any],
     outcome: SendOutcome,
     posts: int,

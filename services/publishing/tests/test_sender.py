@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -29,7 +28,7 @@ from services.publishing.failpoints import POINTS
 from services.publishing.model.accounts import Account
 from services.publishing.model.deliveries import FINAL, Delivery
 from services.publishing.model.interactions import Interaction, InteractionKind, InteractionState
-from services.publishing.tests.conftest import ROOT, Sandbox
+from services.publishing.tests.conftest import ROOT, Sandbox, url_of
 from services.publishing.tests.fakes import ENTERPRISE
 
 USERS = ("tianshan", "tianshan-dealer", "tianshan-jobs", "tianshan-care")
@@ -47,7 +46,7 @@ class Senders:
     def __init__(self, database: TemporaryDatabase, key: X25519PrivateKey) -> None:
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         self._environment = os.environ | {  # noqa: TID251  what a child process gets
-            "PUBLISHING_DATABASE_URL": _url(database),
+            "PUBLISHING_DATABASE_URL": url_of(database.url),
             "PUBLISHING_PRIVATE_KEY": pem,
             "PUBLISHING_METRICS_PORT": "0",
             "PUBLISHING_INTERACTIONS_INTERVAL": "0.3",
@@ -72,15 +71,6 @@ class Senders:
         for process in self._running:
             process.kill()
             process.wait()
-
-
-def _url(database: TemporaryDatabase) -> str:
-    """The application role's URL as settings want it."""
-    given = psycopg.conninfo.conninfo_to_dict(database.url)
-    return (
-        f"postgresql://{given['user']}:{given['password']}@/{given['dbname']}"
-        f"?host={given['host']}&port={given['port']}"
-    )
 
 
 class World:
