@@ -50,7 +50,7 @@ install_packages='
   printf "#!/bin/sh\nexit 101\n" >$policy && chmod +x $policy
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q && apt-get install -q -y --no-install-recommends "$@" || exit 1
-  command -v systemctl >/dev/null || exit 0
+  [ -d /run/systemd/system ] || exit 0
   for unit in rabbitmq-server.service epmd.service epmd.socket; do
     systemctl is-active --quiet $unit || systemctl disable --quiet $unit || true
   done'
