@@ -7,7 +7,6 @@ on record before its first byte, under a lease with a number that no late outcom
 
 import asyncio
 import signal
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -276,19 +275,25 @@ class Sender:
     # Interactions
 
     async def _listen(self, stopping: asyncio.Event) -> None:
+        """Read notifications. A server that does not answer holds up its own accounts only."""
         interval = self._options.interactions_interval
-        limit = self._options.concurrency
+        reading: dict[str, asyncio.Task[None]] = {}
         while not stopping.is_set():
-            began = time.monotonic()
+            reading = {name: task for name, task in reading.items() if not task.done()}
+            room = self._options.concurrency - len(reading)
             try:
-                due = await asyncio.to_thread(self._lease_polls, interval, limit)
+                due = await asyncio.to_thread(self._lease_polls, interval, room) if room else []
             except (ServiceError, psycopg.Error) as error:
                 _log.warning("polls.not_leased", error=repr(error))
                 due = []
-            await asyncio.gather(*(self._poll(account, cursor) for account, cursor in due))
-            if len(due) < limit:
-                rest = min(interval.total_seconds(), _LONGEST_WAIT) - (time.monotonic() - began)
-                await _sleep(stopping, max(rest, 0.05))
+            for account, cursor in due:
+                if account.name not in reading:
+                    task = asyncio.create_task(self._poll(account, cursor), name=account.name)
+                    task.add_done_callback(_report)
+                    reading[account.name] = task
+            await _sleep(stopping, min(interval.total_seconds(), _LONGEST_WAIT))
+        if reading:
+            await asyncio.wait(reading.values(), timeout=DRAIN.total_seconds())
 
     def _lease_polls(self, interval: timedelta, limit: int) -> list[tuple[Account, str]]:
         with self._database.transaction(PLATFORM) as tx:
@@ -329,11 +334,15 @@ class Sender:
 
 
 def _finish(under_way: set[asyncio.Task[None]], wake: Subscription, task: asyncio.Task[None]) -> None:
-    """One place is free again. What a bug raised ends one delivery's work; its lease runs out."""
+    """One place is free again. What a bug raised ends the work on one delivery; its lease runs out."""
     under_way.discard(task)
     wake.wake()
+    _report(task)
+
+
+def _report(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()):
-        _log.error("delivery.left", delivery=task.get_name(), exc_info=error)
+        _log.error("work.left", resource=task.get_name(), exc_info=error)
 
 
 async def _wake_on(event: asyncio.Event, subscription: Subscription) -> None:
