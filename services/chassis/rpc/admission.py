@@ -64,9 +64,8 @@ def on_pool(pool: Pool, behavior: Behavior) -> Behavior:
     def run(*args: Any) -> Any:
         return behavior(*args)
 
-    # gRPC reads these two from the behaviour; they have been "experimental" since 2019 and have tests here.
+    # gRPC reads it from the behaviour; it has been "experimental" since 2019, and tests here hold on to it.
     run.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    run.experimental_non_blocking = getattr(behavior, "experimental_non_blocking", False)  # type: ignore[attr-defined]
     return run
 
 

@@ -1,7 +1,7 @@
 """
 Channels to our servers: deadlines, careful retries, trace and principal on every call.
 
-A channel whose server is away waits for it, within the call's deadline, before it sends anything; so a
+A channel whose server is away, or tells that it closes, waits for it, within the call's deadline, before it sends anything; so a
 restart costs time and no call. A call that was sent is repeated only if the answer is UNAVAILABLE and the
 method is declared safe to repeat (`idempotency_level` in the proto), and a budget keeps the repetitions of
 all calls under a tenth.
@@ -26,6 +26,7 @@ from services.chassis.deadline import current_deadline
 from services.chassis.principal import METADATA_KEY
 from services.chassis.rpc.access import DEFAULT_DEADLINE_SECONDS, deadline_of, full_name
 from services.chassis.rpc.pipeline import MESSAGE_BYTES, REQUEST_ID_KEY
+from services.chassis.rpc.readiness import OPEN
 from services.chassis.rpc.status import METADATA_BYTES
 
 HOP_SECONDS = 0.05
@@ -108,7 +109,13 @@ def service_config(services: Iterable[ServiceDescriptor]) -> str:
     everything: dict[str, Any] = {"name": [{}], "waitForReady": True}
     idempotent: dict[str, Any] = {"name": repeatable, "waitForReady": True, "retryPolicy": _RETRY}
     return json.dumps(
-        {"methodConfig": [everything, *([idempotent] if repeatable else [])], "retryThrottling": _THROTTLING}
+        {
+            "methodConfig": [everything, *([idempotent] if repeatable else [])],
+            "retryThrottling": _THROTTLING,
+            # Of the policies, pick_first does not look at health.
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "healthCheckConfig": {"serviceName": OPEN},
+        }
     )
 
 

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
@@ -85,7 +85,7 @@ class Pipeline:
 class _Arrival:
     """A call that has begun: what is needed to end it."""
 
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str] = field(repr=False)  # has the principal's token
     span: trace.Span
     began: float
 

@@ -4,14 +4,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from grpc_health.v1 import health
-from grpc_health.v1.health_pb2 import HealthCheckResponse
-
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
+from services.chassis.rpc.health import Health, Status
 
 LIVENESS = "liveness"
 """Asked for this name, the server answers SERVING as long as it lives, whatever it depends on."""
+
+OPEN = "open"
+"""
+Asked for this name, the server answers SERVING as long as it takes calls, ready or not.
+
+Our channels watch it: when it turns, they hold their calls back until the server is there again. They do not watch
+readiness: a call to a server without its database is answered UNAVAILABLE at once, which is better than a wait.
+"""
 
 CHECK_SECONDS = 0.4
 """The pause between two checks."""
@@ -21,8 +27,7 @@ PATIENCE_SECONDS = 1.0
 
 Need = Callable[[], bool | None]
 """
-Something that the server cannot work without: says False, or raises ServiceError or OSError, when it is not
-there.
+Something that the server cannot work without: says False, or raises ServiceError or OSError, when it is not there.
 """
 
 _log = get_logger("services.chassis.rpc")
@@ -32,21 +37,19 @@ class Readiness:
     """
     Asks again and again for what the server needs, and tells the health service.
 
-    The name "" and the names of all services share one answer; `liveness` is always SERVING.
+    The name "" and the names of all services share one answer; `liveness` and `open` have their own.
     """
 
-    def __init__(
-        self, servicer: health.HealthServicer, services: Sequence[str], needs: Mapping[str, Need]
-    ) -> None:
-        self._servicer = servicer
+    def __init__(self, health: Health, services: Sequence[str], needs: Mapping[str, Need]) -> None:
+        self._health = health
         self._services = ("", *services)
         self._needs = dict(needs)
         # When each need was last found there. A check that hangs or dies leaves its time to grow old.
         self._found: dict[str, float] = {}
         self._stopping = threading.Event()
-        self._missing: list[str] | None = None
-        servicer.set(LIVENESS, HealthCheckResponse.SERVING)
-        self._tell(HealthCheckResponse.NOT_SERVING)
+        self._telling = threading.Lock()
+        health.set([LIVENESS, OPEN], Status.SERVING)
+        health.set(self._services, Status.NOT_SERVING)
 
     def start(self) -> None:
         """Begin to ask. Before that, the server is not ready."""
@@ -56,8 +59,9 @@ class Readiness:
 
     def stop(self) -> None:
         """NOT_SERVING from now on, liveness apart."""
-        self._stopping.set()
-        self._tell(HealthCheckResponse.NOT_SERVING)
+        with self._telling:
+            self._stopping.set()
+            self._health.set([OPEN, *self._services], Status.NOT_SERVING)
 
     def _ask(self, name: str, need: Need) -> None:
         while not self._stopping.is_set():
@@ -72,15 +76,17 @@ class Readiness:
             self._stopping.wait(CHECK_SECONDS)
 
     def _judge(self) -> None:
+        told: list[str] | None = None
         while not self._stopping.is_set():
             oldest = time.monotonic() - CHECK_SECONDS - PATIENCE_SECONDS
             missing = [name for name in self._needs if self._found.get(name, 0.0) < oldest]
-            if missing != self._missing:
-                self._missing = missing
+            if missing != told:
+                told = missing
                 _log.info("readiness.changed", ready=not missing, missing=missing)
-                self._tell(HealthCheckResponse.NOT_SERVING if missing else HealthCheckResponse.SERVING)
+                self._tell(Status.NOT_SERVING if missing else Status.SERVING)
             self._stopping.wait(CHECK_SECONDS / 4)
 
-    def _tell(self, status: HealthCheckResponse.ServingStatus.ValueType) -> None:
-        for service in self._services:
-            self._servicer.set(service, status)
+    def _tell(self, status: int) -> None:
+        with self._telling:
+            if not self._stopping.is_set():
+                self._health.set(self._services, status)

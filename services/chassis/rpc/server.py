@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from services.chassis.clock import Clock, SystemClock
@@ -19,6 +19,7 @@ from services.chassis.logs import get_logger
 from services.chassis.principal import PrincipalVerifier
 from services.chassis.rpc.admission import Admission, Pool, on_pool
 from services.chassis.rpc.handlers import MethodHandler, behavior_of, recorded, with_behavior
+from services.chassis.rpc.health import Health
 from services.chassis.rpc.pipeline import MESSAGE_BYTES, Pipeline
 from services.chassis.rpc.readiness import Need, Readiness
 from services.chassis.rpc.status import METADATA_BYTES
@@ -28,6 +29,9 @@ DRAIN_SECONDS = 18.0
 """
 How long a stopping server waits for running calls. With telemetry's 5 seconds the process ends within 25.
 """
+
+NOTICE_SECONDS = 0.5
+"""How long a stopping server goes on to take calls after it has told that it closes."""
 
 _log = get_logger("services.chassis.rpc")
 S = TypeVar("S")
@@ -85,6 +89,8 @@ class Server:
         self._calls = Pool("calls", threads, calls)
         self._streams = Pool("streams", streams, streams)
         self._own = Pool("own", 4, 1_000)
+        self._watchers = Pool("watchers", 64, 64)
+        self._health = Health()
         self._draining = threading.Event()
         self._pipeline = Pipeline(
             verifier=PrincipalVerifier(settings.principal_public_key),
@@ -95,7 +101,7 @@ class Server:
             tenant_check=tenant_check,
         )
         self._services: dict[str, dict[str, MethodHandler]] = {}
-        self._pools: dict[str, Pool] = {}
+        self._pools = {"/grpc.health.v1.Health/Watch": self._watchers}
         self._server: grpc.Server | None = None
         self._readiness: Readiness | None = None
         self.port = 0
@@ -145,16 +151,11 @@ class Server:
                 ("grpc.keepalive_permit_without_calls", 1),
             ],
         )
-        servicer = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=self._own)
         names = [*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
+        reflecting = reflection.ReflectionServicer(names)
         own = {
-            **_on_pool(self._own, health_pb2_grpc.add_HealthServicer_to_server, servicer),
-            # Its callers keep their streams open; they must not keep health from answering.
-            **_on_pool(
-                self._streams,
-                reflection_pb2_grpc.add_ServerReflectionServicer_to_server,
-                reflection.ReflectionServicer(names),
-            ),
+            **self._on_own_threads(health_pb2_grpc.add_HealthServicer_to_server, self._health),
+            **self._on_own_threads(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflecting),
         }
         for name, handlers in {**self._services, **own}.items():
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
@@ -164,7 +165,7 @@ class Server:
             self.port = server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is another process there?") from error
-        self._readiness = Readiness(servicer, list(self._services), self._needs)
+        self._readiness = Readiness(self._health, list(self._services), self._needs)
         server.start()
         self._readiness.start()
         self._server = server
@@ -172,7 +173,7 @@ class Server:
 
     def stop(self, grace: float = DRAIN_SECONDS) -> bool:
         """
-        Tell that the server is not ready, take no more calls, and wait for those that run, for `grace`
+        Tell that the server closes, take no more calls, and wait for those that run, for `grace`
         seconds.
 
         False when some still ran then; they have been cancelled, but a handler that does not look goes on.
@@ -182,9 +183,14 @@ class Server:
         end = time.monotonic() + grace
         self._readiness.stop()
         self._draining.set()
-        self._server.stop(grace).wait()
+        # Calls that arrive once gRPC stops are lost with CANCELLED, and nobody could say whether they ran. Callers
+        # get the time to hear that the server closes; those who come meanwhile are served.
+        threading.Event().wait(min(NOTICE_SECONDS, grace))
+        self._health.close()
+        rest = max(0.0, end - time.monotonic())
+        self._server.stop(rest).wait(rest + 0.5)
         # gRPC forgets a call whose caller has gone; its handler may still run.
-        pools = (self._calls, self._streams, self._own)
+        pools = (self._calls, self._streams, self._own, self._watchers)
         drained = all(pool.wait_idle(max(0.1, end - time.monotonic())) for pool in pools)
         for pool in pools:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -210,15 +216,19 @@ class Server:
             os._exit(1)
         return 0
 
-
-def _on_pool(
-    pool: Pool, register: Callable[[S, Any], None], servicer: S
-) -> dict[str, dict[str, MethodHandler]]:
-    """The handlers of one of the server's own services, to be run on `pool`."""
-    return {
-        service: {
-            name: with_behavior(handler, on_pool(pool, behavior_of(handler)))
-            for name, handler in handlers.items()
+    def _on_own_threads(
+        self, register: Callable[[S, Any], None], servicer: S
+    ) -> dict[str, dict[str, MethodHandler]]:
+        """The handlers of one of the server's own services. Who watches must not keep health from answering."""
+        return {
+            service: {
+                name: with_behavior(
+                    handler,
+                    on_pool(
+                        self._watchers if handler.response_streaming else self._own, behavior_of(handler)
+                    ),
+                )
+                for name, handler in handlers.items()
+            }
+            for service, handlers in recorded(register, servicer).items()
         }
-        for service, handlers in recorded(register, servicer).items()
-    }

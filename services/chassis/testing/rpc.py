@@ -122,7 +122,7 @@ class RunningServer:
         """Close the channels, then stop the server at once."""
         for opened in self._channels:
             opened.close()
-        self.server.stop(grace=1)
+        self.server.stop(grace=0)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A contract of the tests' own, compiled for them, and a servicer whose every method is a function that a test gives."""
 
 import importlib
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -53,3 +54,11 @@ def offer(greeter) -> Callable[..., Offer]:
         return Offer(greeter.grpc.add_GreeterServiceServicer_to_server, servicer, greeter.service)
 
     return make
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+    return port
