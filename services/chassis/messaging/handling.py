@@ -49,7 +49,7 @@ BUDGET = timedelta(seconds=5)
 
 _AGAIN = frozenset({Kind.UNAVAILABLE, Kind.ABORTED, Kind.DEADLINE_EXCEEDED, Kind.RESOURCE_EXHAUSTED})
 _WITHOUT_DATABASE = 0.5, 5.0  # seconds between looks, first and longest
-_SCALARS = (str, bytes, bool, int, float, type(None))
+_SCALARS = (str, bytes, bool, int, type(None))
 
 M = TypeVar("M", bound=Message)
 

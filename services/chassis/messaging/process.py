@@ -83,6 +83,7 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
     database.close()
     telemetry.shutdown()
     _log.info("worker.stopped")
+    signal.setitimer(signal.ITIMER_REAL, 0)
     return 0
 
 

@@ -72,7 +72,11 @@ def start_worker(
         }
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-c", START.format(options=", ".join(f"{k}={v}" for k, v in options.items()))],
+                [
+                    sys.executable,
+                    "-c",
+                    START.format(options=", ".join(f"{k}={v}" for k, v in options.items())),
+                ],
                 env=environment,
                 cwd=ROOT,
                 stdout=output,
@@ -90,5 +94,3 @@ def start_worker(
             worker.process.kill()
         worker.process.wait()
         print(f"--- {worker.log.name}\n{worker.log.read_text()[-6000:]}")  # noqa: T201 -- pytest shows it on failure
-
-

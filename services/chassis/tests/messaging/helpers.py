@@ -169,7 +169,11 @@ class WorkerProcess:
 
 
 def wire(
-    message: Message, *, subject: str = "enterprises/e/accounts/a", event_id: str | None = None, **headers: Any
+    message: Message,
+    *,
+    subject: str = "enterprises/e/accounts/a",
+    event_id: str | None = None,
+    **headers: Any,
 ) -> tuple[bytes, dict[str, Any]]:
     """An event as it travels: its body, and the properties with which pika publishes it."""
     content_type, body = events.encode(message)
@@ -184,5 +188,3 @@ def wire(
         traceparent="",
     )
     return body, {"headers": made | headers, "content_type": content_type, "message_id": event_id}
-
-

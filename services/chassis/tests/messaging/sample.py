@@ -16,7 +16,6 @@ class SampleSettings(ServiceSettings):
     """The sample's settings, `SAMPLE_*`."""
 
     model_config = SettingsConfigDict(env_prefix="SAMPLE_")
-    tick_seconds: float = 3600
 
 
 class Worker:
@@ -25,13 +24,14 @@ class Worker:
     name = "sample"
 
     def __init__(self, settings: SampleSettings) -> None:
-        self._settings = settings
-        self._database: Database | None = None
+        self._database = Database(settings.database_url.get_secret_value(), schema="sample")
 
     @event_handler(AccountUnbound)
     def on_unbound(self, tx: Transaction, event: Event[AccountUnbound]) -> None:
         """An effect, after whatever the subject asks for."""
         kind, _, argument = event.subject.partition("/")
+        if kind != event.subject or kind in ("busy", "bug"):
+            self._note(event.subject)
         match kind:
             case "sleep":  # gives way to other green threads
                 tx.execute("select pg_sleep(%s)", (float(argument),))
@@ -41,10 +41,9 @@ class Worker:
                     pass
             case "refuse":
                 raise ServiceError(Kind.FAILED_PRECONDITION, "NOT_NOW", "not now")
-            case "busy" | "bug":
-                self._note(event.subject)
-                if kind == "bug":
-                    raise ZeroDivisionError
+            case "bug":
+                raise ZeroDivisionError
+            case "busy":
                 raise ServiceError(Kind.UNAVAILABLE, "DOWN", "down")
         self._effect(tx, "on_unbound", event, event.message.account)
 
@@ -57,7 +56,6 @@ class Worker:
     @every(1)
     def tick(self, database: Database) -> None:
         """Overlaps itself, were it let to."""
-        self._database = database
         with database.transaction(PLATFORM) as tx:
             tx.execute("insert into effects (handler, event_id, subject) values ('tick', 'begin', '')")
         with database.transaction(PLATFORM) as tx:
@@ -65,7 +63,7 @@ class Worker:
             tx.execute("insert into effects (handler, event_id, subject) values ('tick', 'end', '')")
 
     def _note(self, subject: str) -> None:
-        assert self._database is not None
+        """In a transaction of its own, because the handler's may not commit."""
         with self._database.transaction(PLATFORM) as tx:
             tx.execute("insert into attempts (subject) values (%s)", (subject,))
 

@@ -1,5 +1,6 @@
 """Reading an event from a message that may hold anything."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -76,7 +77,5 @@ def test_decode__anything(headers: dict, honest: bool, kind: object, body: bytes
     """Whatever comes is an event or poison, never another error."""
     if honest:
         headers = wire(AccountUnbound())[1]["headers"] | headers
-    try:
-        decode(AccountUnbound, headers, kind, body)
-    except PoisonError as error:
-        assert error.reason
+    with suppress(PoisonError):
+        assert decode(AccountUnbound, headers, kind, body).id

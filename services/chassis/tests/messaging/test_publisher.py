@@ -99,7 +99,9 @@ def test_publish__many_threads(publisher: Publisher, broker: Broker) -> None:
 
     def publish(thread: int) -> None:
         for n in range(50):
-            outcomes.extend(publisher.publish([to_queue(thread * 1000 + n), to_queue(thread * 1000 + 500 + n)]))
+            outcomes.extend(
+                publisher.publish([to_queue(thread * 1000 + n), to_queue(thread * 1000 + 500 + n)])
+            )
 
     threads = [threading.Thread(target=publish, args=(n,)) for n in range(8)]
     for thread in threads:
@@ -150,7 +152,8 @@ def test_publish__broker_restarts(own_broker: OwnBroker, eventually) -> None:
     own_broker.server.stop()
     prepared = []
     publisher = Publisher(
-        own_broker.url, prepare=lambda: (topology.declare_topology(own_broker.url, Worker), prepared.append(1))
+        own_broker.url,
+        prepare=lambda: (topology.declare_topology(own_broker.url, Worker), prepared.append(1)),
     )
     publisher.start()
     assert publisher.publish([to_queue(1)], 0.2) == [Outcome.UNKNOWN]

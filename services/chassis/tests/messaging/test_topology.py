@@ -43,7 +43,7 @@ def test_delay__scaled() -> None:
 
 def test_topology__nobody_listens(broker: Broker) -> None:
     """An event that no queue wants is kept apart, not dropped."""
-    body, properties = wire(EnterpriseVerified())
+    body, _properties = wire(EnterpriseVerified())
     channel = broker.channel()
     channel.basic_publish(topology.EVENTS, "accounts.enterprise.verified", body)
     channel.connection.close()
