@@ -9,7 +9,7 @@ import uvicorn
 import uvloop
 
 from gateway.app import Gateway
-from gateway.limits import bounded_protocol
+from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
 from services.chassis.logs import configure_logs
 from services.chassis.telemetry import start_telemetry

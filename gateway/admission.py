@@ -16,7 +16,6 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from openfeature import api
-from openfeature.client import OpenFeatureClient
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode, OpenFeatureError
@@ -249,7 +248,7 @@ class Admissions:
         self.snapshots = snapshots
         # `set_provider` would return before the provider is ready, and answer with defaults meanwhile.
         api.set_provider_and_wait(AdmissionProvider(snapshots), domain=domain)
-        self._client: OpenFeatureClient = api.get_client(domain=domain)
+        self._client = api.get_client(domain=domain)
 
     def decide(self, flag: str, enterprise: str) -> Decision:
         """Whether `enterprise` is admitted. Raises 503 `ADMISSIONS_UNKNOWN` while there is no snapshot at all."""

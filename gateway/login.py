@@ -192,6 +192,7 @@ def _oauth_error(error: str, description: str, status: int, headers: dict[str, s
 
 def _text(tree: dict[str, Any], name: str) -> str:
     value = tree.get(name)
-    if not isinstance(value, str) or not value:
-        raise invalid(name, "must be a string that is not empty")
+    # JSON can say half of a surrogate pair, which is no character.
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise invalid(name, "must be a string of printable characters that is not empty")
     return value

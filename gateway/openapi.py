@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from google.api import resource_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from numerator.options.v1 import options_pb2
 
 from gateway.catalogue import (
     DEFAULT_BODY_BYTES,
@@ -75,6 +77,7 @@ _PROBLEMS: Mapping[int, str] = {
     503: "A service, or the list of admissions, cannot be reached; come back after `Retry-After` seconds.",
     504: "A service did not answer in time; a write may still have taken effect.",
 }
+_COLLECTION = re.compile(r"(\w+)/\{(\w+)\}")
 _RETRYABLE = frozenset({429, 503})
 
 
@@ -90,12 +93,13 @@ def build_openapi(
         server: the gateway's public URL.
         version: of the product.
     """
-    builder = _Builder(comments)
     methods = list(methods)
+    builder = _Builder(comments)
+    singulars = _singulars(methods)
     paths: dict[str, Json] = {path: dict(item) for path, item in OWN_PATHS.items()}
     for method in methods:
         for number, binding in enumerate(method.bindings):
-            path, parameters = _path(method, binding, comments)
+            path, parameters = _path(method, binding, comments, singulars)
             operation = builder.operation(method, binding, parameters, number)
             paths.setdefault(path, {})[binding.http_method.lower()] = operation
     scopes = sorted({method.access.scope for method in methods if method.access.scope})
@@ -340,7 +344,21 @@ class _Builder:
         return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _path(method: Method, binding: Binding, comments: Mapping[str, str]) -> tuple[str, list[Json]]:
+def _singulars(methods: Iterable[Method]) -> dict[str, str]:
+    """The name of one item of each collection, from the patterns of `google.api.resource`."""
+    files = {method.takes.file.name: method.takes.file for method in methods}
+    return {
+        collection: item
+        for file in files.values()
+        for message in file.message_types_by_name.values()
+        for pattern in message.GetOptions().Extensions[resource_pb2.resource].pattern
+        for collection, item in _COLLECTION.findall(pattern)
+    }
+
+
+def _path(
+    method: Method, binding: Binding, comments: Mapping[str, str], singulars: Mapping[str, str]
+) -> tuple[str, list[Json]]:
     """The path as OpenAPI writes it, with one parameter for each `*`, and the parameters."""
     names: list[str] = []
     pieces: list[str] = []
@@ -355,7 +373,7 @@ def _path(method: Method, binding: Binding, comments: Mapping[str, str]) -> tupl
             if "*" not in segment:
                 pieces.append(segment)
                 continue
-            name = _parameter_name(part, pieces)
+            name = _parameter_name(part, pieces, singulars)
             while name in names:
                 name += "_"
             names.append(name)
@@ -368,12 +386,12 @@ def _path(method: Method, binding: Binding, comments: Mapping[str, str]) -> tupl
     return "".join(pieces) + verb, parameters
 
 
-def _parameter_name(variable: Variable, pieces: list[str]) -> str:
-    """The singular of the collection before a `*`; the variable's own name where there is none."""
+def _parameter_name(variable: Variable, pieces: list[str], singulars: Mapping[str, str]) -> str:
+    """What one item of the collection before a `*` is called; the variable's own name where there is none."""
     before = next((piece for piece in reversed(pieces) if piece.strip("/")), "").strip("/").rsplit("/", 1)[-1]
-    if variable.pattern == "*" or not before.isalpha():
+    if variable.pattern == "*":
         return variable.field
-    return before.removesuffix("ies") + "y" if before.endswith("ies") else before.removesuffix("s")
+    return singulars.get(before, before.removesuffix("s"))
 
 
 def _headers(method: Method) -> list[Json]:
@@ -437,8 +455,6 @@ def _service(full_name: str) -> str:
 
 
 def _role(value: int) -> str:
-    from numerator.options.v1 import options_pb2
-
     return options_pb2.Role.Name(options_pb2.Role.ValueType(value))
 
 

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any, Self, cast
 
-import grpc
 from google.api import httpbody_pb2
 from google.protobuf.message import Message
 

@@ -18,11 +18,12 @@ from numerator.rollout.v1 import rollout_pb2, rollout_pb2_grpc
 from opentelemetry import metrics, trace
 
 from gateway.app import Gateway
-from gateway.limits import bounded_protocol
+from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
 from gateway.tests.fakes import Accounts, Boxes, Rollouts, api
 from gateway.tests.snapshots_made import document, envelope, record
 from services.chassis.rpc.server import Server
+from services.chassis.testing.waiting import eventually
 
 # As in the gateway's own process.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -111,8 +112,7 @@ async def serving(settings: GatewaySettings):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             async with gateway.running(), httpx.AsyncClient(base_url=url, timeout=10) as client:
-                while not server.started or gateway.snapshots.current is None:
-                    await asyncio.sleep(0.01)  # the test's own timeout is the deadline
+                await asyncio.to_thread(eventually, lambda: server.started and gateway.snapshots.current)
                 yield SimpleNamespace(gateway=gateway, http=client, url=url)
         finally:
             server.should_exit = True
@@ -128,7 +128,7 @@ async def gateway(services):
 
 @pytest.fixture
 def make_gateway(services):
-    """A gateway with settings of the test's own: `async with make_gateway(header_bytes=1024) as gateway`."""
+    """Makes gateways with settings of the test's own, to be entered with `async with`."""
     return lambda **settings: serving(make_settings(services.address, **settings))
 
 

@@ -86,7 +86,7 @@ class Boxes(api.grpc.BoxServiceServicer):
         self._note(request)
         if request.box == "none":
             raise not_found("boxes/none")
-        return httpbody_pb2.HttpBody(content_type="text/html; charset=utf-8", data="<h1>Kiste</h1>".encode())
+        return httpbody_pb2.HttpBody(content_type="text/html; charset=utf-8", data=b"<h1>Kiste</h1>")
 
 
 class Accounts(accounts_grpc.AccountsServiceServicer):

@@ -17,6 +17,7 @@ from gateway.errors import Problem
 from gateway.snapshots import ROUTING_KEY, SnapshotFile, SnapshotIntake, SnapshotPull, SnapshotPush
 from gateway.tests.snapshots_made import FLAG, document, envelope, flag, record
 from gateway.tests.test_api import problem
+from services.chassis.testing.waiting import eventually as wait_until
 
 loop = pytest.mark.asyncio(loop_scope="session")
 
@@ -43,7 +44,7 @@ def test_file__cold_start(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\xff\xff", rollout.Snapshot(version=1).SerializeToString()])
 def test_file__damaged(tmp_path, content):
     """A damaged file is as none."""
-    snapshots, file, subject = intake(tmp_path)
+    _, file, subject = intake(tmp_path)
     subject.take(envelope(document(7)))
     (tmp_path / "deep" / "snapshot").write_bytes(content)
 
@@ -237,8 +238,7 @@ BOXES = "/v1/enterprises/x/boxes"
 
 
 async def _known(gateway, version):
-    while gateway.gateway.snapshots.current.version != version:
-        await asyncio.sleep(0.02)  # the test's own timeout is the deadline
+    await asyncio.to_thread(wait_until, lambda: gateway.gateway.snapshots.current.version == version)
 
 
 @loop
