@@ -13,7 +13,8 @@ from services.targeting.index import Index
 from services.targeting.rpc import TargetingServicer
 from services.targeting.settings import Settings
 
-_PAGE = 5_000
+_PAGE = 1_000
+"""People in one transaction."""
 
 
 class People:
@@ -32,17 +33,19 @@ class People:
         while True:
             with self._database.transaction(PLATFORM) as tx:
                 page = store.page_people(tx, after=last, limit=_PAGE)
-            if not page:
-                return newest
             self._index.put(page)
+            if len(page) < _PAGE:
+                return newest
             last = page[-1][0]
 
     def follow(self, changes: Sequence[Change]) -> None:
-        """Put each change into the index."""
-        for change in changes:
-            people, withdrawn = store.people_of_change(change.body)
-            self._index.withdraw(withdrawn)
-            self._index.put(people)
+        """Bring changes into the index, by reading anew the people whom they name."""
+        self._index.withdraw(name for change in changes for name in change.body.get("withdrawn", ()))
+        # Whoever changed several times is read once, as they are now.
+        numbers = sorted({number for change in changes for number in change.body.get("people", ())})
+        for first in range(0, len(numbers), _PAGE):
+            with self._database.transaction(PLATFORM) as tx:
+                self._index.put(store.people_numbered(tx, numbers[first : first + _PAGE]))
 
 
 def serve(settings: Settings, telemetry: Telemetry) -> int:

@@ -94,6 +94,11 @@ def _demographics(given: pb.Demographics, field: str, problems: list[FieldViolat
     )
     if given.max_age and given.min_age > given.max_age:
         problems.append(FieldViolation(f"{field}.max_age", "must not be under min_age", "AGES_REVERSED"))
+    problems += [
+        FieldViolation(f"{field}.{values}", "must not have an empty value", "REQUIRED")
+        for values in ("genders", "cities")
+        if "" in getattr(rule, values)
+    ]
     if rule == Demographics():
         problems.append(
             FieldViolation(field, "must say something: min_age, max_age, genders or cities", "REQUIRED")

@@ -10,7 +10,7 @@ Roaring bitmaps: Lemire et al., "Roaring Bitmaps: Implementation of an Optimized
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyroaring import BitMap
 
@@ -38,8 +38,35 @@ _Key = tuple[str, object]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
+    """A person, with the posts as texts only."""
+
     person: Person
     texts: tuple[Text, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Those for whom a rule held at one moment, whatever became of them since; by number, in order."""
+
+    rule: Rule
+    audiences: Mapping[str, BitMap]
+    entries: Mapping[int, _Entry]
+
+    def explain(self, numbers: Iterable[int] | None = None) -> Iterator[Member]:
+        """What speaks for each of these people (by default for all), and how well they fit."""
+        leaves = [(weight_of(leaf), leaf) for leaf in positive_rules(self.rule)]
+        leaves.sort(key=lambda each: -each[0])
+        whole = sum(weight for weight, _ in leaves) or 1.0
+        for number in self.entries if numbers is None else numbers:
+            entry = self.entries[number]
+            speaking = [
+                (weight, found)
+                for weight, leaf in leaves
+                if (found := _evidence(leaf, number, entry, self.audiences))
+            ]
+            evidence = dict.fromkeys(item for _, items in speaking for item in items)
+            relevance = sum(weight for weight, _ in speaking) / whole
+            yield Member(entry.person.name, relevance, tuple(evidence)[:_MOST_EVIDENCE])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +85,10 @@ class Index:
         self._lock = threading.RLock()
         self._entries: dict[int, _Entry] = {}
         self._numbers: dict[str, int] = {}
-        self._bitmaps: defaultdict[_Key, BitMap] = defaultdict(BitMap)
+        self._bitmaps: defaultdict[str, defaultdict[object, BitMap]] = defaultdict(
+            lambda: defaultdict(BitMap)
+        )
+        """By dimension (`topic`, `city`, `gram`, …), then by value."""
         self._everybody = BitMap()
         self._withdrawn: set[str] = set()
         self._cities: dict[str, str] = {}
@@ -66,18 +96,15 @@ class Index:
 
     def put(self, people: Iterable[tuple[int, Person]]) -> None:
         """Add people, or replace what was known of them."""
-        fresh = [
-            (number, _Entry(person, tuple(Text.of(p.text) for p in person.posts)))
-            for number, person in people
-        ]
+        fresh = [(number, entry, _keys(entry)) for number, entry in map(_entry_of, people)]
         with self._lock:
-            for number, entry in fresh:
+            for number, entry, keys in fresh:
                 old = self._entries.get(number)
-                keys, old_keys = _keys(entry), _keys(old) if old else set()
-                for key in old_keys - keys:
-                    self._bitmaps[key].discard(number)
-                for key in keys - old_keys:
-                    self._bitmaps[key].add(number)
+                old_keys = _keys(old) if old else set()
+                for dimension, value in old_keys - keys:
+                    self._bitmaps[dimension][value].discard(number)
+                for dimension, value in keys - old_keys:
+                    self._bitmaps[dimension][value].add(number)
                 self._entries[number] = entry
                 self._numbers[entry.person.name] = number
                 self._cities.setdefault(entry.person.city.casefold(), entry.person.city)
@@ -102,39 +129,33 @@ class Index:
         with self._lock:
             return self._find(rule, audiences) & self._everybody
 
-    def explain(self, numbers: BitMap, rule: Rule, audiences: Mapping[str, BitMap]) -> Iterator[Member]:
-        """What speaks for each of these people, and how well they fit; in the order of their numbers."""
-        leaves = list(positive_rules(rule))
-        whole = sum(weight_of(leaf) for leaf in leaves) or 1.0
-        for number in numbers:
-            entry = self._entries[number]
-            speaking = [
-                (weight_of(leaf), found)
-                for leaf in leaves
-                if (found := _evidence(leaf, number, entry, audiences))
-            ]
-            relevance = sum(weight for weight, _ in speaking) / whole
-            strongest = sorted(speaking, key=lambda each: -each[0])
-            evidence = dict.fromkeys(item for _, items in strongest for item in items)
-            yield Member(entry.person.name, relevance, tuple(evidence)[:_MOST_EVIDENCE])
+    def search(self, rule: Rule, audiences: Mapping[str, BitMap]) -> "Found":
+        """Those whom `find` finds, with what is known of them at this moment."""
+        with self._lock:
+            numbers = self.find(rule, audiences)
+            return Found(rule, audiences, {number: self._entries[number] for number in numbers})
 
     def shares(self, numbers: BitMap) -> list[Share]:
         """What these people are like, largest groups first within each dimension."""
         with self._lock:
             groups: dict[str, Counter[str]] = {"age": Counter(), "gender": Counter(), "city": Counter()}
-            for (dimension, value), bitmap in self._bitmaps.items():
-                if dimension in groups:
-                    label = (
-                        _age_band(value)
-                        if isinstance(value, int)
-                        else self._cities.get(str(value), str(value))
-                    )
-                    groups[dimension][label] += bitmap.intersection_cardinality(numbers)
+            for dimension, sizes in groups.items():
+                for value, bitmap in self._bitmaps[dimension].items():
+                    sizes[self._label(dimension, value)] += bitmap.intersection_cardinality(numbers)
         return [
             Share(dimension, value, size)
             for dimension, sizes in groups.items()
             for value, size in sizes.most_common()
         ]
+
+    def _label(self, dimension: str, value: object) -> str:
+        match dimension, value:
+            case "age", int(age):
+                return next(f"{first}-{last}" for first, last in AGE_BANDS if first <= age <= last)
+            case "city", str(city):
+                return self._cities[city]
+            case _:
+                return str(value)
 
     def _find(self, rule: Rule, audiences: Mapping[str, BitMap]) -> BitMap:
         match rule:
@@ -150,7 +171,7 @@ class Index:
             case Demographics():
                 return self._demographics(rule)
             case HasTrait(trait, values):
-                return self._with((trait.value, value) for value in values)
+                return self._with(trait.value, values)
             case Keywords():
                 return self._keywords(rule)
             case InAudience(name):
@@ -160,25 +181,27 @@ class Index:
         found = self._everybody
         for dimension, values in (("age", rule.ages), ("gender", rule.genders), ("city", rule.cities)):
             if values:
-                found = found & self._with((dimension, value) for value in values)
+                found = found & self._with(dimension, values)
         return found
 
     def _keywords(self, rule: Keywords) -> BitMap:
-        candidates = (
-            BitMap.union(BitMap(), *(self._with_grams(word) for word in rule.words)) & self._everybody
-        )
-        return BitMap(
-            number for number in candidates if len(_showing(rule, self._entries[number])) >= rule.min_posts
-        )
+        candidates = BitMap.union(BitMap(), *(self._with_grams(word) for word in rule.words))
+        return BitMap(number for number in candidates if _shows(rule, self._entries[number]))
 
     def _with_grams(self, word: str) -> BitMap:
         found = self._everybody
         for gram in grams(word):
-            found = found & self._bitmaps.get(("gram", gram), BitMap())
+            found = found & self._with("gram", [gram])
         return found
 
-    def _with(self, keys: Iterable[_Key]) -> BitMap:
-        return BitMap.union(BitMap(), *(self._bitmaps[key] for key in keys if key in self._bitmaps))
+    def _with(self, dimension: str, values: Iterable[object]) -> BitMap:
+        bitmaps = self._bitmaps[dimension]
+        return BitMap.union(BitMap(), *(bitmaps[value] for value in values if value in bitmaps))
+
+
+def _entry_of(numbered: tuple[int, Person]) -> tuple[int, _Entry]:
+    number, person = numbered
+    return number, _Entry(replace(person, posts=()), tuple(Text.of(post.text) for post in person.posts))
 
 
 def _keys(entry: _Entry) -> set[_Key]:
@@ -200,13 +223,10 @@ def _traits(person: Person) -> Mapping[Trait, frozenset[str]]:
     return {Trait.TOPIC: person.topics, Trait.COMMUNITY: person.communities, Trait.BRAND: person.brands}
 
 
-def _showing(rule: Keywords, entry: _Entry) -> list[str]:
-    """The ids of the posts that show one of the words."""
-    return [
-        p.id
-        for p, text in zip(entry.person.posts, entry.texts, strict=True)
-        if any(text.shows(w) for w in rule.words)
-    ]
+def _shows(rule: Keywords, entry: _Entry) -> bool:
+    """Whether enough posts show one of the words."""
+    showing = (any(text.shows(word) for word in rule.words) for text in entry.texts)
+    return sum(showing) >= rule.min_posts
 
 
 def _evidence(rule: Rule, number: int, entry: _Entry, audiences: Mapping[str, BitMap]) -> list[str]:
@@ -215,9 +235,11 @@ def _evidence(rule: Rule, number: int, entry: _Entry, audiences: Mapping[str, Bi
     match rule:
         case HasTrait(trait, values):
             return [f"{trait}:{value}" for value in sorted(values & _traits(person)[trait])]
-        case Keywords():
-            showing = _showing(rule, entry)
-            return [f"post:{post}" for post in showing] if len(showing) >= rule.min_posts else []
+        case Keywords(words):
+            # The words, not the posts: a post leads to its author.
+            if not _shows(rule, entry):
+                return []
+            return [f"word:{word}" for word in words if any(text.shows(word) for text in entry.texts)]
         case Demographics():
             fits = (
                 (rule.ages is None or person.age in rule.ages)
@@ -229,7 +251,3 @@ def _evidence(rule: Rule, number: int, entry: _Entry, audiences: Mapping[str, Bi
             return [f"audience:{name.rsplit('/', 1)[-1]}"] if number in audiences[name] else []
         case _:
             raise AssertionError(f"{rule} is no leaf")
-
-
-def _age_band(age: int) -> str:
-    return next(f"{first}-{last}" for first, last in AGE_BANDS if first <= age <= last)

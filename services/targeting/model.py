@@ -10,6 +10,7 @@ from services.chassis.errors import Kind, ServiceError
 from services.chassis.json_lines import BadLineError
 from services.chassis.names import NamePattern
 
+ENTERPRISE_NAME = NamePattern("enterprises/{enterprise}")
 AUDIENCE_NAME = NamePattern("enterprises/{enterprise}/audiences/{audience}")
 
 AGE_BANDS = ((0, 12), (13, 18), (19, 22), (23, 25), (26, 29), (30, 39), (40, 59), (60, 130))
@@ -153,7 +154,7 @@ class AudienceState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """A description of people (`definition`, a serialized proto) and the people found by it (`members`, a serialized bitmap)."""
+    """A description of people: `definition` is a serialized proto. `version` 0: never built. `size` is exact."""
 
     name: str
     display_name: str
@@ -162,7 +163,6 @@ class Audience:
     state: AudienceState = AudienceState.DRAFT
     size: int = 0
     version: int = 0
-    members: bytes | None = None
     build_time: datetime | None = None
 
 
@@ -173,6 +173,14 @@ class Member:
     person: str
     relevance: float
     evidence: tuple[str, ...]
+
+
+ROUNDING = 10
+
+
+def rounded(size: int) -> int:
+    """A size as it is told: in tens, so that two answers cannot be subtracted to find one person."""
+    return round(size / ROUNDING) * ROUNDING
 
 
 def archived(name: str) -> ServiceError:
@@ -235,7 +243,7 @@ def person_of_line(line: Mapping[str, Any]) -> Person:
 
 def _text(line: Mapping[str, Any], field: str) -> str:
     value = line.get(field)
-    return "" if value is None else _checked(field, value)
+    return "" if value is None or value == "" else _checked(field, value)
 
 
 def _texts(line: Mapping[str, Any], field: str) -> frozenset[str]:
@@ -258,26 +266,11 @@ def _posts(line: Mapping[str, Any]) -> tuple[Post, ...]:
         if not isinstance(post, dict):
             raise BadLineError("BAD_VALUE", f"posts[{number}]: must be an object with id and text")
         identifier, text = post.get("id"), post.get("text")
-        if (
-            not isinstance(identifier, str)
-            or not 0 < len(identifier) <= _LONGEST_VALUE
-            or not identifier.isprintable()
-        ):
-            raise BadLineError(
-                "BAD_VALUE",
-                f"posts[{number}].id: must be a text of 1 to {_LONGEST_VALUE} printable characters",
-            )
-        if (
-            not isinstance(text, str)
-            or len(text) > _LONGEST_POST
-            or "\0" in text
-            or (not text.isascii()
-            and _has_surrogate(text))
-        ):
+        if not isinstance(text, str) or len(text) > _LONGEST_POST or not _can_be_stored(text):
             raise BadLineError(
                 "BAD_VALUE", f"posts[{number}].text: must be a text of at most {_LONGEST_POST:,} characters"
             )
-        posts.append(Post(identifier, text))
+        posts.append(Post(_checked(f"posts[{number}].id", identifier), text))
     return tuple(posts)
 
 
@@ -290,6 +283,6 @@ def _list(line: Mapping[str, Any], field: str) -> list[Any]:
     return values
 
 
-def _has_surrogate(text: str) -> bool:
-    """Whether half of a character stands in the text: JSON can write it, UTF-8 cannot."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+def _can_be_stored(text: str) -> bool:
+    """Whether PostgreSQL takes the text: not NUL, nor half of a character, both of which JSON can write."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= each <= "\udfff" for each in text))

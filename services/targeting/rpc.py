@@ -10,22 +10,24 @@ from numerator.targeting.v1 import targeting_pb2 as pb
 from numerator.targeting.v1 import targeting_pb2_grpc as pb_grpc
 
 from services.chassis import json_lines
-from services.chassis.database import Database, Follower, Transaction
+from services.chassis.database import PUBLIC, Database, Follower, Transaction
 from services.chassis.json_lines import MOST_PROBLEMS, LineProblem
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 from services.targeting import store, usecases
 from services.targeting.index import Index
-from services.targeting.model import Audience, Person, person_of_line
+from services.targeting.model import Audience, Person, person_of_line, rounded
 
 _BATCH = 1_000
 """Lines in one transaction."""
-_FRESH_SECONDS = 2.0
-"""How long a question waits for what was accepted before it was asked."""
 
 
 class TargetingServicer(pb_grpc.TargetingServiceServicer):
-    """Serves `numerator.targeting.v1.TargetingService`."""
+    """
+    Serves `numerator.targeting.v1.TargetingService`.
+
+    People belong to no tenant, so what is done with them has the scope PUBLIC, whoever does it.
+    """
 
     def __init__(self, database: Database, index: Index, follower: Follower, minimum_audience: int) -> None:
         self._database = database
@@ -41,7 +43,7 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
         while part := list(islice(lines, _BATCH)):
             current_call().check()
             people = [line for _, line in part if isinstance(line, Person)]
-            with self._database.transaction(current_call().scope) as tx:
+            with self._database.transaction(PUBLIC) as tx:
                 changed = usecases.take_in(tx, people)
             report.accepted_count += len(people)
             report.unchanged_count += len(people) - changed
@@ -51,9 +53,9 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
     def WithdrawConsent(
         self, request: pb.WithdrawConsentRequest, context: grpc.ServicerContext
     ) -> pb.Consent:
-        with self._database.transaction(current_call().scope) as tx:
-            usecases.withdraw_consent(tx, request.name.removeprefix("users/"))
-            return pb.Consent(name=request.name, promotions=False, update_time=_stamp(tx.now))
+        with self._database.transaction(PUBLIC) as tx:
+            since = usecases.withdraw_consent(tx, request.name.removeprefix("users/"))
+        return pb.Consent(name=request.name, promotions=False, update_time=_stamp(since))
 
     def CreateAudience(self, request: pb.CreateAudienceRequest, context: grpc.ServicerContext) -> pb.Audience:
         given = request.audience
@@ -75,8 +77,8 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
     ) -> pb.ListAudiencesResponse:
         size, after = page_size(request.page_size), decode_token(request.page_token, query=request)
         with self._database.transaction(current_call().scope) as tx:
-            found = store.list_audiences(
-                tx, limit=size + 1, before=(str(after[0]), str(after[1])) if after else None
+            found = usecases.list_audiences(
+                tx, request.parent, limit=size + 1, before=(str(after[0]), str(after[1])) if after else None
             )
         token = ""
         if len(found) > size:
@@ -96,15 +98,16 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
     ) -> pb.AudienceEstimate:
         self._catch_up()
         with self._database.transaction(current_call().scope) as tx:
-            found = usecases.estimate(tx, self._index, request.definition, self._minimum)
-        size = found.size or 0
+            found = usecases.estimate(tx, self._index, request.parent, request.definition, self._minimum)
         return pb.AudienceEstimate(
-            size=size,
+            size=found.size or 0,
             too_small=found.size is None,
             minimum_size=self._minimum,
             population=found.population,
             shares=[
-                pb.Share(dimension=s.dimension, value=s.value, size=s.size, fraction=s.size / size)
+                pb.Share(
+                    dimension=s.dimension, value=s.value, size=s.size, fraction=s.size / (found.size or 1)
+                )
                 for s in found.shares
             ],
         )
@@ -124,16 +127,19 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
         self._catch_up()
         count = page_size(request.page_size, default=5, maximum=20)
         with self._database.transaction(current_call().scope) as tx:
-            found = usecases.sample_audience(tx, self._index, request.name, count)
+            found = usecases.sample_audience(tx, self._index, request.name, count, self._minimum)
         return pb.SampleAudienceResponse(
             members=[pb.SampleMember(relevance=each.relevance, evidence=each.evidence) for each in found]
         )
 
     def _catch_up(self) -> None:
-        """Let the index see what was accepted before this call. When it does not in time, the answer is a little older."""
-        with self._database.transaction(current_call().scope) as tx:
+        """
+        Let the index see what was accepted before this call, for half of the time that the call has. When it does not in
+        time, as soon after a large file, the answer is a little older.
+        """
+        with self._database.transaction(PUBLIC) as tx:
             newest = store.last_change(tx)
-        self._follower.caught_up(newest, min(_FRESH_SECONDS, current_call().remaining() / 2))
+        self._follower.caught_up(newest, current_call().remaining() / 2)
 
 
 def _report(report: pb.IngestProfilesResponse, problems: list[LineProblem]) -> None:
@@ -148,7 +154,7 @@ def _audience(audience: Audience) -> pb.Audience:
         display_name=audience.display_name,
         definition=pb.Rule.FromString(audience.definition),
         state=pb.Audience.State.Value(audience.state),
-        size=audience.size,
+        size=rounded(audience.size),
         version=audience.version,
         create_time=_stamp(audience.create_time),
         build_time=_stamp(audience.build_time) if audience.build_time else None,

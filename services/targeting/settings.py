@@ -4,6 +4,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.chassis.settings import ServiceSettings
+from services.targeting.model import ROUNDING
 
 
 class Settings(ServiceSettings):
@@ -11,5 +12,5 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="TARGETING_")
 
-    minimum_audience: int = Field(default=100, ge=1)
+    minimum_audience: int = Field(default=100, ge=ROUNDING)
     """The fewest people that an audience may have. Fewer are never counted out, and never handed on."""

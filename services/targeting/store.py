@@ -3,20 +3,26 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
+from pyroaring import BitMap
 
 from services.chassis.database import Transaction
+from services.chassis.names import enterprise_of
 from services.targeting.model import Audience, AudienceState, Person, Post
 
 PEOPLE = "people"
-"""The change log that the index follows: profiles and withdrawals, in the order of their commits."""
+"""
+The change log that the index follows: `people`, whose profiles it reads again by their numbers, and `withdrawn` names. A change
+is small whatever stands in the profiles, so that a follower that is behind needs little memory.
+"""
 
 
-def save_people(tx: Transaction, people: Mapping[str, Person]) -> list[tuple[int, Person]]:
+def save_people(tx: Transaction, people: Mapping[str, Person]) -> int:
     """
-    Store these people by name; returns those that are new or changed, with their numbers.
+    Store these people by name and tell the index; returns how many are new or changed.
 
     A number is drawn only for a new person, so that sending a file again leaves no gaps.
     """
@@ -26,9 +32,10 @@ def save_people(tx: Transaction, people: Mapping[str, Person]) -> list[tuple[int
         "select person, fingerprint from profiles where person = any(%s)", (sorted(people),)
     ).fetchall()
     same = {row["person"] for row in known if bytes(row["fingerprint"]) == prints[row["person"]]}
-    changed = sorted(
-        set(people) - same
-    )  # one order for all, or two files with the same people would deadlock
+    # One order for all, or two files with the same people would deadlock.
+    changed = sorted(set(people) - same)
+    if not changed:
+        return 0
     existing = {row["person"] for row in known}
     tx.executemany(
         "update profiles set fingerprint = %s, document = %s, update_time = %s where person = %s",
@@ -42,25 +49,26 @@ def save_people(tx: Transaction, people: Mapping[str, Person]) -> list[tuple[int
         """,
         [(prints[n], Jsonb(documents[n]), tx.now, n) for n in changed if n not in existing],
     )
-    numbers = tx.execute("select person, number from profiles where person = any(%s)", (changed,))
-    return [(row["number"], people[row["person"]]) for row in numbers.fetchall()]
-
-
-def append_people(tx: Transaction, people: Sequence[tuple[int, Person]]) -> int:
-    """Tell the index of new and changed people; returns the change's sequence number."""
-    body = {"people": [[number, person.name, _document(person)] for number, person in people]}
-    return tx.append_change(PEOPLE, "profiles", body)
+    numbers = tx.execute("select number from profiles where person = any(%s)", (changed,)).fetchall()
+    tx.append_change(PEOPLE, "profiles", {"people": [row["number"] for row in numbers]})
+    return len(changed)
 
 
 def withdraw(tx: Transaction, person: str) -> bool:
     """Store a withdrawal and tell the index. False when it was made before."""
     stored = tx.execute(
-        "insert into withdrawals (person, update_time) values (%s, %s) on conflict do nothing",
+        "insert into withdrawals (person, withdrawal_time) values (%s, %s) on conflict do nothing",
         (person, tx.now),
     )
     if stored.rowcount:
         tx.append_change(PEOPLE, "withdrawals", {"withdrawn": [person]})
     return stored.rowcount == 1
+
+
+def withdrawal_time(tx: Transaction, person: str) -> datetime | None:
+    """When a person withdrew; None when they did not."""
+    row = tx.execute("select withdrawal_time from withdrawals where person = %s", (person,)).fetchone()
+    return row["withdrawal_time"] if row else None
 
 
 def last_change(tx: Transaction) -> int:
@@ -77,15 +85,17 @@ def page_people(tx: Transaction, *, after: int, limit: int) -> list[tuple[int, P
     return [(row["number"], _person(row["person"], row["document"])) for row in rows.fetchall()]
 
 
+def people_numbered(tx: Transaction, numbers: Sequence[int]) -> list[tuple[int, Person]]:
+    """The people with these numbers."""
+    rows = tx.execute(
+        "select number, person, document from profiles where number = any(%s)", (list(numbers),)
+    )
+    return [(row["number"], _person(row["person"], row["document"])) for row in rows.fetchall()]
+
+
 def withdrawn(tx: Transaction) -> list[str]:
     """Everybody who withdrew."""
     return [row["person"] for row in tx.execute("select person from withdrawals").fetchall()]
-
-
-def people_of_change(body: Mapping[str, Any]) -> tuple[list[tuple[int, Person]], list[str]]:
-    """What a change of the log says: people to put, and people who withdrew."""
-    people = [(number, _person(name, document)) for number, name, document in body.get("people", ())]
-    return people, list(body.get("withdrawn", ()))
 
 
 def insert_audience(tx: Transaction, audience: Audience) -> None:
@@ -96,7 +106,7 @@ def insert_audience(tx: Transaction, audience: Audience) -> None:
         values (%s, %s, %s, %s, %s, %s)
         """,
         (
-            tx.enterprise,
+            enterprise_of(audience.name),
             audience.name,
             audience.display_name,
             audience.definition,
@@ -106,20 +116,28 @@ def insert_audience(tx: Transaction, audience: Audience) -> None:
     )
 
 
-def update_audience(tx: Transaction, audience: Audience) -> None:
-    """Store an audience that was locked in this transaction."""
+def archive_audience(tx: Transaction, name: str) -> None:
+    """Take an audience out of use; its people are forgotten."""
+    tx.execute(
+        "update audiences set state = 'ARCHIVED', members = null where enterprise = %s and name = %s",
+        (enterprise_of(name), name),
+    )
+
+
+def save_build(tx: Transaction, audience: Audience, members: BitMap) -> None:
+    """Store a new version of an audience that was locked in this transaction."""
     tx.execute(
         """
-        update audiences set state = %s, size = %s, version = %s, members = %s, build_time = %s
+        update audiences set state = %s, size = %s, version = %s, build_time = %s, members = %s
         where enterprise = %s and name = %s
         """,
         (
             audience.state,
             audience.size,
             audience.version,
-            audience.members,
             audience.build_time,
-            tx.enterprise,
+            members.serialize(),
+            enterprise_of(audience.name),
             audience.name,
         ),
     )
@@ -127,39 +145,59 @@ def update_audience(tx: Transaction, audience: Audience) -> None:
 
 def get_audience(tx: Transaction, name: str) -> Audience | None:
     """An audience."""
-    row = tx.execute(
-        "select * from audiences where enterprise = %s and name = %s", (tx.enterprise, name)
-    ).fetchone()
-    return _audience(row) if row else None
+    found = audiences_named(tx, [name])
+    return found.get(name)
 
 
 def lock_audience(tx: Transaction, name: str) -> Audience | None:
     """An audience, locked until the transaction ends."""
-    row = tx.execute(
-        "select * from audiences where enterprise = %s and name = %s for update", (tx.enterprise, name)
-    ).fetchone()
-    return _audience(row) if row else None
+    tx.execute(
+        "select from audiences where enterprise = %s and name = %s for update", (enterprise_of(name), name)
+    )
+    return get_audience(tx, name)
 
 
 def audiences_named(tx: Transaction, names: Iterable[str]) -> dict[str, Audience]:
     """Those of these audiences that exist."""
     rows = tx.execute(
-        "select * from audiences where enterprise = %s and name = any(%s)", (tx.enterprise, sorted(names))
+        """
+        select name, display_name, definition, state, size, version, create_time, build_time
+        from audiences where enterprise = any(%s) and name = any(%s)
+        """,
+        _keys(names),
     )
     return {row["name"]: _audience(row) for row in rows.fetchall()}
 
 
-def list_audiences(tx: Transaction, *, limit: int, before: tuple[str, str] | None = None) -> list[Audience]:
-    """The tenant's audiences, newest first, after the one with this creation time and name."""
+def members_of(tx: Transaction, names: Iterable[str]) -> dict[str, BitMap]:
+    """The people of the newest versions of these audiences, as far as they have one."""
+    rows = tx.execute(
+        "select name, members from audiences where enterprise = any(%s) and name = any(%s) and members is not null",
+        _keys(names),
+    )
+    return {row["name"]: BitMap.deserialize(bytes(row["members"])) for row in rows.fetchall()}
+
+
+def list_audiences(
+    tx: Transaction, enterprise: str, *, limit: int, before: tuple[str, str] | None = None
+) -> list[Audience]:
+    """An enterprise's audiences, newest first, after the one with this creation time and name."""
     time, name = before or ("infinity", "")
     rows = tx.execute(
         """
-        select * from audiences where enterprise = %s and (create_time, name) < (%s::timestamptz, %s)
+        select name, display_name, definition, state, size, version, create_time, build_time
+        from audiences where enterprise = %s and (create_time, name) < (%s::timestamptz, %s)
         order by create_time desc, name desc limit %s
         """,
-        (tx.enterprise, time, name, limit),
+        (enterprise, time, name, limit),
     )
     return [_audience(row) for row in rows.fetchall()]
+
+
+def _keys(names: Iterable[str]) -> tuple[list[str | None], list[str]]:
+    """What finds rows by their primary key: the enterprises of these names, and the names."""
+    wanted = sorted(set(names))
+    return list({enterprise_of(name) for name in wanted}), wanted
 
 
 def _document(person: Person) -> dict[str, Any]:
@@ -193,13 +231,5 @@ def _fingerprint(document: Mapping[str, Any]) -> bytes:
 
 def _audience(row: dict[str, Any]) -> Audience:
     return Audience(
-        name=row["name"],
-        display_name=row["display_name"],
-        definition=bytes(row["definition"]),
-        state=AudienceState(row["state"]),
-        size=row["size"],
-        version=row["version"],
-        members=None if row["members"] is None else bytes(row["members"]),
-        create_time=row["create_time"],
-        build_time=row["build_time"],
+        **{**row, "definition": bytes(row["definition"]), "state": AudienceState(row["state"])},
     )

@@ -6,6 +6,7 @@ services), yet 自驾 is found in 自驾游. Borders come from jieba's segmentat
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 import rjieba
@@ -15,8 +16,8 @@ _CHINESE_OR_WORD = re.compile(r"[\u3400-\u9fff]|[a-z0-9]+")
 
 
 def normal(text: str) -> str:
-    """The text as it is compared: lower case, single spaces."""
-    return _SPACE.sub(" ", text.casefold()).strip()
+    """The text as it is compared: one form of each character (ＳＵＶ is SUV), lower case, single spaces."""
+    return _SPACE.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
 def grams(text: str) -> set[str]:
@@ -26,24 +27,27 @@ def grams(text: str) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A post's text, cut into words once."""
+    """A post's text, cut into words once. Bit n of `starts` says that a word starts at n; sets would take 20 times as much."""
 
     text: str
-    starts: frozenset[int]
-    ends: frozenset[int]
+    starts: int
+    ends: int
 
     @classmethod
     def of(cls, text: str) -> "Text":
         """Cut a text."""
         text = normal(text)
-        words = rjieba.tokenize(text, "search")
-        return cls(text, frozenset(start for _, start, _ in words), frozenset(end for _, _, end in words))
+        starts, ends = bytearray(len(text) // 8 + 1), bytearray(len(text) // 8 + 1)
+        for _, start, end in rjieba.tokenize(text, "search"):
+            starts[start // 8] |= 1 << start % 8
+            ends[end // 8] |= 1 << end % 8
+        return cls(text, int.from_bytes(starts, "little"), int.from_bytes(ends, "little"))
 
     def shows(self, word: str) -> bool:
         """Whether `word` (normal) stands in the text between borders of words."""
         at = self.text.find(word)
         while at >= 0:
-            if at in self.starts and at + len(word) in self.ends:
+            if self.starts >> at & 1 and self.ends >> at + len(word) & 1:
                 return True
             at = self.text.find(word, at + 1)
         return False

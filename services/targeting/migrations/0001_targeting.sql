@@ -9,11 +9,12 @@ create table profiles (
 
 -- Who does not want promotions. A row here outranks every profile, also one that comes later.
 create table withdrawals (
-    person      text primary key,
-    update_time timestamptz not null
+    person          text primary key,
+    withdrawal_time timestamptz not null
 );
 
--- `definition` is a serialized numerator.targeting.v1.Rule, `members` a serialized Roaring bitmap of people's numbers.
+-- `definition` is a serialized numerator.targeting.v1.Rule, `members` a serialized Roaring bitmap of people's numbers (null
+-- before the first build and after the end).
 create table audiences (
     enterprise   text not null,
     name         text not null,

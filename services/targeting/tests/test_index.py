@@ -123,7 +123,9 @@ def test_find__equals_reference(
     expected = {n for n, person in known.items() if n not in withdrawn and holds(rule, person, n, members)}
     assert set(found) == expected
     assert index.population == len(known.keys() - withdrawn)
-    for member in index.explain(found, rule, {AUDIENCE: members}):
+    search = index.search(rule, {AUDIENCE: members})
+    assert list(search.entries) == sorted(expected)
+    for member in search.explain():
         assert 0 <= member.relevance <= 1
 
 
@@ -155,8 +157,8 @@ def test_explain__strongest_first() -> None:
     index.put([(7, Person("u7", age=30, topics=frozenset({"camping"}), posts=(Post("p1", "去露营"),)))])
     index.put([(8, Person("u8", age=30, topics=frozenset({"camping"})))])
 
-    first, second = index.explain(index.find(rule, {}), rule, {})
+    first, second = index.search(rule, {}).explain()
 
-    assert first.evidence == ("post:p1", "topic:camping", "demographics")
+    assert first.evidence == ("word:露营", "topic:camping", "demographics")
     assert first.relevance == 1.0
     assert second.relevance == pytest.approx(2.5 / 5.5)
