@@ -59,10 +59,14 @@ class Gateway:
             if not token:
                 return
 
-    def post(self, path: str, body: Json | None = None) -> Json:
-        """Write. The key makes it safe to send again when the answer is lost, and so it is sent again."""
-        headers = {"idempotency-key": str(uuid4())}
-        for wait in (0.2, 0.5, 1, 2, 4, 0):
+    def post(self, path: str, body: Json | None = None, *, once: bool = False) -> Json:
+        """
+        Write. The key makes it safe to send again when the answer is lost, and so it is sent again.
+
+        `once` is for what the API takes a single time, as an authorization code: no key, no second try.
+        """
+        headers = {} if once else {"idempotency-key": str(uuid4())}
+        for wait in (0,) if once else (0.2, 0.5, 1, 2, 4, 0):
             try:
                 answer = self._http.post(path, json=body or {}, headers=headers)
                 if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not wait:

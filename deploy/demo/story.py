@@ -209,6 +209,7 @@ class Story:
             account = self.owner.post(
                 f"/v1/{self.enterprise}/accounts:completeBinding",
                 {"state": handed["state"], "code": handed["code"]},
+                once=True,
             )
             self.accounts[label] = account["name"]
             rows.append(
