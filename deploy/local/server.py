@@ -169,6 +169,12 @@ class Server(ABC):
                 self._process.wait()
                 self._process = None
 
+    def remove(self) -> None:
+        """Stop it and delete all that it has kept, wherever that is."""
+        self.stop()
+        shutil.rmtree(self.place)
+        shutil.rmtree(self.home, ignore_errors=True)
+
     @contextmanager
     def shared(self, timeout: float = 60) -> Iterator[Self]:
         """

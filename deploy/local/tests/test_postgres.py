@@ -1,5 +1,4 @@
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -112,8 +111,11 @@ def test_shared__two_processes_at_once_get_one_server_and_the_last_stops_it(post
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as another user")
-def test_start__closed_home_falls_back_to_a_reachable_place(tmp_path: Path, postgres: Postgres) -> None:
-    """In a home that the server's user cannot enter, such as one below /root, the server runs from another place."""
+def test_start__closed_checkout_falls_back_to_a_reachable_place(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a checkout that the server's user cannot enter, as below /root, programs and data are elsewhere."""
+    monkeypatch.setattr("deploy.local.postgres.reachable", lambda _: False)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     server = Postgres(closed / "postgres", postgres.port)
@@ -123,7 +125,8 @@ def test_start__closed_home_falls_back_to_a_reachable_place(tmp_path: Path, post
     server.start()
 
     try:
+        assert server.bin.is_relative_to(server.place)
         assert server.psql("-c", "select 1") == "1"
     finally:
-        server.stop()
-        shutil.rmtree(server.place)
+        server.remove()
+    assert not server.place.exists()

@@ -30,11 +30,10 @@ def admin(database: TemporaryDatabase) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[Postgres]:
     """A PostgreSQL that only this test uses, so that it may be stopped and killed."""
-    tmp_path.chmod(0o755)
     server = Postgres(tmp_path / "postgres", *free_ports(1))
     server.start()
     yield server
-    server.stop()
+    server.remove()
 
 
 @pytest.fixture
