@@ -153,8 +153,6 @@ class _Method:
         """All that must be right before the handler runs. Returns the request that the handler is to see."""
         request_id = _request_id(arrival.metadata)
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        # The caller may have gone while the call waited for a thread.
-        deadline.check()
         principal = self._principal(arrival.metadata)
         self._access.admit(principal)
         first = next(request, None) if self._takes_stream else request
@@ -167,6 +165,8 @@ class _Method:
             arrival.span.set_attribute("numerator.enterprise", enterprise)
         arrival.span.set_attribute("numerator.request_id", request_id)
         arrival.span.set_attribute("numerator.principal.kind", principal.kind)
+        # The caller may have gone while the call waited for its thread, or its time be over since.
+        deadline.check()
         CALLER.set(principal.subject)
         set_deadline(deadline)
         set_call(Call(principal, request_id, self._name, scope, deadline))

@@ -44,6 +44,8 @@ class ServerSettings(Protocol):
     def grpc_address(self) -> str: ...
     @property
     def principal_public_key(self) -> str: ...
+    @property
+    def tenant_check(self) -> bool: ...
 
 
 class Server:
@@ -67,19 +69,16 @@ class Server:
         threads: int = 16,
         calls: int = 64,
         streams: int = 64,
-        tenant_check: bool = True,
         clock: Clock | None = None,
     ) -> None:
         """
         Args:
-            settings: where to listen, and whose principals to accept.
+            settings: where to listen, whose principals to accept, and whether to check what enterprise they name.
             telemetry: shut down by `serve`.
             needs: what must be there for the server to be ready, as the database; asked about twice a second.
             threads: how many unary calls run at once.
             calls: how many unary calls run or wait; more are refused with RESOURCE_EXHAUSTED `OVERLOADED`.
             streams: how many streams run at once; more are refused. Each has a thread of its own.
-            tenant_check: False only in tests that prove that row-level security alone keeps enterprises
-                apart.
             clock: for tests.
 
         """
@@ -98,7 +97,7 @@ class Server:
             meter=telemetry.meter,
             clock=clock or SystemClock(),
             draining=self._draining.is_set,
-            tenant_check=tenant_check,
+            tenant_check=settings.tenant_check,
         )
         self._services: dict[str, dict[str, MethodHandler]] = {}
         self._pools = {"/grpc.health.v1.Health/Watch": self._watchers}

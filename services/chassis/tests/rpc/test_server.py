@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,12 @@ ROOT = Path(__file__).resolve().parents[4]
 def get(greeter):
     """A request for a thing."""
     return greeter.pb.GetThingRequest(name=NAME)
+
+
+@pytest.fixture
+def create(greeter):
+    """A request to make a thing; a channel never repeats it."""
+    return greeter.pb.CreateThingRequest(parent="enterprises/a", thing={}, tags=["t"], rank=1)
 
 
 class Held:
@@ -92,6 +99,30 @@ def test_deadline__no_work_begins_after_it(greeter, offer, get):
 
     assert codes == [grpc.StatusCode.DEADLINE_EXCEEDED] * 5
     assert held.count == 1
+
+
+def test_deadline__is_looked_at_last_before_the_handler(greeter, offer, get):
+    """M8: when the time runs out between a call's arrival and its handler, the handler does not run."""
+    calls, passed = [], threading.Event()
+
+    class SlowClock:
+        """Makes the verification of the principal take longer than the caller waits."""
+
+        def now(self):
+            threading.Event().wait(0.4)
+            passed.set()
+            return datetime.now(UTC)
+
+    with serving(
+        offer(GetThing=lambda request, context: calls.append(request)), clock=SlowClock()
+    ) as running:
+        with pytest.raises(grpc.RpcError) as failed:
+            _stub(greeter, running).GetThing(get, timeout=0.2)
+        assert passed.wait(5)
+        assert running.server._calls.wait_idle(5)
+
+    assert error_from_rpc(failed.value).kind is Kind.DEADLINE_EXCEEDED
+    assert calls == []
 
 
 def test_deadline__is_seen_by_a_handler_that_asks(greeter, offer, get):
@@ -322,7 +353,16 @@ def test_reflection__lists_the_services(greeter, offer):
 # The end (GR-5, M7)
 
 
-def test_stop__drains_running_calls_and_takes_no_new_ones(greeter, offer, get, eventually):
+def _takes_calls(address) -> bool:
+    with grpc.insecure_channel(address) as bare:
+        try:
+            health_pb2_grpc.HealthStub(bare).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+        return True
+
+
+def test_stop__drains_running_calls_and_takes_no_new_ones(greeter, offer, create, eventually):
     """GR-5: a running call ends well, health says NOT_SERVING meanwhile, streams end, and new calls are not taken."""
     held = Held(greeter.pb.Thing(name=NAME))
 
@@ -331,14 +371,14 @@ def test_stop__drains_running_calls_and_takes_no_new_ones(greeter, offer, get, e
             yield greeter.pb.Thing()
             threading.Event().wait(0.02)
 
-    with serving(offer(GetThing=held, WatchThings=watch)) as running:
+    with serving(offer(CreateThing=held, WatchThings=watch)) as running:
         stub = _stub(greeter, running)
         watching = health_pb2_grpc.HealthStub(running.channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=20
         )
         while next(watching).status != SERVING:
             pass
-        call = stub.GetThing.future(get, timeout=20)
+        call = stub.CreateThing.future(create, timeout=20)
         stream = stub.WatchThings(greeter.pb.WatchThingsRequest(parent="enterprises/a"))
         next(stream)
         assert held.begun.acquire(timeout=5)
@@ -351,6 +391,7 @@ def test_stop__drains_running_calls_and_takes_no_new_ones(greeter, offer, get, e
         for _ in stream:
             pass
         stream_ended = time.monotonic() - began
+        eventually(lambda: not _takes_calls(running.address), timeout=5)
         still_running = stopping.is_alive()
         held.released.set()
         stopping.join(10)
@@ -363,12 +404,11 @@ def test_stop__drains_running_calls_and_takes_no_new_ones(greeter, offer, get, e
     assert drained == [True]
 
 
-def test_stop__tells_when_a_handler_does_not_end(greeter, offer):
+def test_stop__tells_when_a_handler_does_not_end(greeter, offer, create):
     """A handler that outlives the grace is cancelled, and `stop` says so, in time."""
     held = Held(greeter.pb.Thing())
-    request = greeter.pb.CreateThingRequest(parent="enterprises/a", thing={}, tags=["t"], rank=1)
     with serving(offer(CreateThing=held)) as running:
-        call = _stub(greeter, running).CreateThing.future(request, timeout=20)
+        call = _stub(greeter, running).CreateThing.future(create, timeout=20)
         assert held.begun.acquire(timeout=5)
         began = time.monotonic()
 
@@ -391,6 +431,7 @@ from services.chassis.telemetry import start_telemetry
 class Settings:
     grpc_address = "127.0.0.1:{port}"
     principal_public_key = {key!r}
+    tenant_check = True
 
 class Servicer(pb_grpc.GreeterServiceServicer):
     def GetThing(self, request, context):
