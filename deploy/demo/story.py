@@ -561,7 +561,7 @@ class Story:
         )
         self._say("Kunlun Tours was in for a moment. Now:")
         self._show_problem(problem)
-        self.results["rolled_back"] = problem.reason
+        self.results["rolled_back"] = problem.body["admission"]["reason"]
 
     # Helpers
 

@@ -10,7 +10,7 @@ prefix.
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -124,6 +124,11 @@ class ServiceSettings(EnvironmentSettings):
     """The least level that is logged."""
     environment: str = "local"
     """The name of the installation, as `production`; labels telemetry."""
+    tenant_check: bool = True
+    """
+    Whether a call that names another enterprise's resource is refused before its handler runs. False leaves it to
+    row-level security alone; for the tests that prove that it would hold.
+    """
 
     _read_key = field_validator("principal_public_key")(_pem)
 
@@ -134,6 +139,12 @@ class ServiceSettings(EnvironmentSettings):
         if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 -- the last TCP port
             raise ValueError("must be host:port, as 127.0.0.1:7411")
         return address
+
+    @model_validator(mode="after")
+    def _checks_tenants_in_production(self) -> Self:
+        if not self.tenant_check and self.environment == "production":
+            raise ValueError("tenant_check must be true in production")
+        return self
 
 
 class TelemetrySettings(EnvironmentSettings):

@@ -94,6 +94,7 @@ class Offer(NamedTuple):
 class _Settings:
     grpc_address: str
     principal_public_key: str
+    tenant_check: bool
 
 
 class RunningServer:
@@ -126,19 +127,21 @@ class RunningServer:
 
 
 @contextmanager
-def serving(*offers: Offer, address: str = "127.0.0.1:0", **options: Any) -> Iterator[RunningServer]:
+def serving(
+    *offers: Offer, address: str = "127.0.0.1:0", tenant_check: bool = True, **options: Any
+) -> Iterator[RunningServer]:
     """
     Serve, on a free port, through the same `Server` as in production.
 
     Args:
         offers: what to serve.
         address: where; port 0 takes a free one.
-        options: of `Server`, as `tenant_check=False`.
+        tenant_check: False leaves it to row-level security alone to keep enterprises apart.
+        options: of `Server`, as `threads=1`.
 
     """
-    server = Server(
-        _Settings(address, shared_keys().public), options.pop("telemetry", None) or telemetry(), **options
-    )
+    settings = _Settings(address, shared_keys().public, tenant_check)
+    server = Server(settings, options.pop("telemetry", None) or telemetry(), **options)
     for offer in offers:
         server.add(*offer)
     server.start()

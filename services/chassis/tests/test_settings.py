@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import ValidationError
+
 from services.chassis.settings import ServiceSettings
 from services.chassis.testing.rpc import new_keys
 
@@ -99,3 +100,15 @@ def test_settings__are_frozen_and_hide_secrets(environment):
     assert "s3cret" not in repr(settings)
     with pytest.raises(ValidationError):
         settings.batch = 3
+
+
+def test_settings__turn_the_tenant_check_off_for_tests_but_not_in_production(environment):
+    """The check of tenants is on unless it is turned off, which production refuses, naming what is wrong."""
+    assert PublishingSettings().tenant_check
+
+    environment.setenv("PUBLISHING_TENANT_CHECK", "false")
+    assert not PublishingSettings().tenant_check
+
+    environment.setenv("ENVIRONMENT", "production")
+    with pytest.raises(SystemExit, match="tenant_check must be true in production"):
+        PublishingSettings.load()

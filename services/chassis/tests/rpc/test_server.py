@@ -432,6 +432,7 @@ class Settings:
     grpc_address = "127.0.0.1:{port}"
     principal_public_key = {key!r}
     tenant_check = True
+    tenant_check = True
 
 class Servicer(pb_grpc.GreeterServiceServicer):
     def GetThing(self, request, context):
