@@ -14,12 +14,9 @@ from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.rollout.v1 import rollout_pb2 as rollout
 from opentelemetry.metrics import CallbackOptions, Observation, get_meter
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.admission import Admissions, Snapshots
 from gateway.api import Api
@@ -136,10 +133,7 @@ class Gateway:
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
             ),
         }
-        self.app = Starlette(
-            routes=[*(Route(path, endpoint) for path, endpoint in own.items()), Mount("/", app=api)],
-            middleware=[Middleware(Observe)],
-        )
+        self.app = Observe(_Paths(own, api))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -206,6 +200,17 @@ class _Own:
             raise refusal
         response = await handler(Request(scope, receive))
         await response(scope, receive, send)
+
+
+class _Paths:
+    """Our own paths, and the protos' for all others."""
+
+    def __init__(self, own: Mapping[str, _Own], rest: ASGIApp) -> None:
+        self._own = own
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._own.get(scope["path"], self._rest)(scope, receive, send)
 
 
 def _fixed(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Handler:

@@ -43,6 +43,8 @@ def prose(text: str) -> Markup:
     blocks = []
     for block in re.split(r"\n\s*\n", text.strip()):
         lines = block.splitlines()
+        if not lines:
+            continue
         if all(line.startswith("- ") for line in lines):
             blocks.append("<ul>" + "".join(f"<li>{_inline(line[2:])}</li>" for line in lines) + "</ul>")
         else:

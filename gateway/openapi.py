@@ -378,9 +378,19 @@ def _path(
                 name += "_"
             names.append(name)
             pieces.append(f"{{{name}}}")
-            schema = {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH, "pattern": "^[^/]+$"}
             parameters.append(
-                {"name": name, "in": "path", "required": True, "description": comment, "schema": schema}
+                {
+                    "name": name,
+                    "in": "path",
+                    "required": True,
+                    "description": comment if part.pattern == "*" else f"The id of the {name}.",
+                    "schema": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": MAX_LENGTH,
+                        "pattern": "^[^/]+$",
+                    },
+                }
             )
     verb = f":{binding.path.verb}" if binding.path.verb else ""
     return "".join(pieces) + verb, parameters

@@ -36,6 +36,8 @@ class Upload:
         self._loop = asyncio.get_running_loop()
         self._began = self._ended = False
         self._failure: Problem | ClientGoneError | None = None
+        self._decided = asyncio.Event()
+        self._cancelled = asyncio.Event()
 
     async def send(self, start: Start) -> Message:
         """
@@ -43,17 +45,13 @@ class Upload:
 
         Raises grpc.RpcError when the call fails, Problem when the body is too large, ClientGoneError when it breaks off.
         """
-        done = asyncio.Event()
-
-        def finish(_call: Any) -> None:
-            self._loop.call_soon_threadsafe(done.set)
-
         call = start(self)
-        call.add_done_callback(finish)
+        call.add_done_callback(lambda _call: self._loop.call_soon_threadsafe(self._decided.set))
         try:
-            await done.wait()
+            await self._decided.wait()
         finally:
             call.cancel()
+            self._cancelled.set()
         if self._failure is not None:
             raise self._failure
         if (error := call.exception()) is not None:
@@ -79,7 +77,10 @@ class Upload:
                 piece += more or b""
         except (Problem, ClientGoneError) as error:
             self._failure = error
-            raise  # In gRPC's thread this cancels the call.
+            self._decided.set()
+            # Not an end of the requests before the call is cancelled: the service would take it for the whole body.
+            await self._cancelled.wait()
+            return None
         if self._began and not piece:
             return None
         part = httpbody_pb2.HttpBody(content_type=self._media, data=piece)

@@ -110,6 +110,7 @@ async def test_request_id__is_kept_or_made(http):
         ("DELETE", "/healthz", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/oauth2/token", 405, "METHOD_NOT_ALLOWED"),
         ("BREW", "/healthz", 400, "MALFORMED_HTTP"),
+        ("GET", f"{BOXES}/a%0Ab/c", 404, "NO_SUCH_ROUTE"),
         ("GET", "/show/%ff", 400, "MALFORMED_PATH"),
         ("GET", f"{BOXES}?pageToken=%ff", 400, "MALFORMED_QUERY"),
         ("GET", f"{BOXES}?" + "&".join("labels=a" for _ in range(201)), 400, "MALFORMED_QUERY"),
