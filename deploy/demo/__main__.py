@@ -11,14 +11,14 @@ from rich.panel import Panel
 from deploy.demo import profiles
 from deploy.demo.client import Problem
 from deploy.demo.story import Places, Story
-from deploy.local.__main__ import up
+from deploy.local.__main__ import Home, PortBase, up
 from deploy.local.platform import HOME, PORT_BASE, Platform
 from deploy.sandbox.users import PASSWORD
 
 
 def main(
-    home: Annotated[Path, typer.Option(help="The platform's folder.")] = HOME,
-    port_base: Annotated[int, typer.Option(help="The platform's first port.")] = PORT_BASE,
+    home: Home = HOME,
+    port_base: PortBase = PORT_BASE,
     people: Annotated[
         Path | None, typer.Option("--profiles", help="A file of your own; see docs/profiles.md.")
     ] = None,

@@ -22,7 +22,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 console = Console(highlight=False)
 
 Home = Annotated[Path, typer.Option(help="Where data, secrets and logs are kept.")]
-PortBase = Annotated[int, typer.Option(help="The first of fifty ports; the gateway's.")]
+PortBase = Annotated[
+    int, typer.Option(help="The first of fifty ports; the gateway's.", envvar="NUMERATOR_PORT_BASE")
+]
 Programs = Annotated[list[str] | None, typer.Argument(help="As `status` names them; all if none is given.")]
 
 

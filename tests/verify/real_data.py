@@ -33,7 +33,9 @@ def real_data(world: World) -> Iterator[Row]:
     folder = RealDataSettings().ced_data
     what = "real data: 574 posts, 217,351 reposts"
     if not (folder / "reposts.jsonl.gz").exists():
-        yield Row(what, "goes in, totals equal a plain count", f"no data in {folder}; set CED_DATA", holds=False)
+        yield Row(
+            what, "goes in, totals equal a plain count", f"no data in {folder}; set CED_DATA", holds=False
+        )
         return
     posts, reposts = list(_read(folder / "posts.jsonl.gz")), list(_read(folder / "reposts.jsonl.gz"))
     owner, enterprise = world.story.owner, world.story.enterprise
@@ -61,7 +63,12 @@ def real_data(world: World) -> Iterator[Row]:
         holds={k: int(v) for k, v in told.get("rejectedByReason", {}).items()} == rejected
         and int(told.get("duplicateCount", 0)) == duplicates,
     )
-    yield Row("speed of taking in", "measured", f"{total / seconds:,.0f} rows/s ({total:,} in {seconds:.1f} s)", holds=True)
+    yield Row(
+        "speed of taking in",
+        "measured",
+        f"{total / seconds:,.0f} rows/s ({total:,} in {seconds:.1f} s)",
+        holds=True,
+    )
 
 
 def _plain_count(

@@ -47,8 +47,12 @@ def verify(area: str, checks: Iterable[tuple[str, Check]], console: Console | No
     for column in ("what", "target", "measured", "verdict"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(row.what, row.target, row.measured, "[green]holds[/]" if row.holds else "[red]falls short[/]")
+        table.add_row(
+            row.what, row.target, row.measured, "[green]holds[/]" if row.holds else "[red]falls short[/]"
+        )
     console.print(table)
     short = sum(not row.holds for row in rows)
-    console.print(f"{len(rows) - short} of {len(rows)} hold; {time.monotonic() - began:.0f} s", highlight=False)
+    console.print(
+        f"{len(rows) - short} of {len(rows)} hold; {time.monotonic() - began:.0f} s", highlight=False
+    )
     return 1 if short else 0
