@@ -31,7 +31,9 @@ class LineProblem:
     description: str
 
 
-def read(chunks: Iterable[bytes], convert: Callable[[dict[str, Any]], T]) -> Iterator[tuple[int, T | LineProblem]]:
+def read(
+    chunks: Iterable[bytes], convert: Callable[[dict[str, Any]], T]
+) -> Iterator[tuple[int, T | LineProblem]]:
     """
     Yield each line's number, and what `convert` makes of its object or the problem with it.
 

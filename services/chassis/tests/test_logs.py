@@ -8,6 +8,7 @@ import sys
 import pytest
 import structlog
 from opentelemetry.sdk.trace import TracerProvider
+
 from services.chassis.logs import configure_logs, get_logger, scrub
 
 
@@ -69,8 +70,12 @@ def test_logs__drop_what_looks_secret(lines):
 
 def test_logs__scrub_the_passwords_of_drivers(lines):
     """Exceptions, messages and values lose the passwords of connection strings."""
-    try:
+
+    def connect():
         raise OSError("cannot connect to postgresql://app:hunter2@db/x or 'host=db password=hunter2 user=a'")
+
+    try:
+        connect()
     except OSError:
         get_logger().exception("database.lost", url="amqp://u:hunter2@mq//")
         logging.getLogger("driver").exception("lost amqp://u:hunter2@mq//")

@@ -7,6 +7,7 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from hypothesis import given
 from hypothesis import strategies as st
+
 from services.chassis.clock import FixedClock, SystemClock
 from services.chassis.errors import ServiceError
 from services.chassis.ids import deterministic_id, new_id

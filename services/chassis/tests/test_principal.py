@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.principal import AUDIENCE, ISSUER, Principal, PrincipalSigner, PrincipalVerifier
 from services.chassis.testing.rpc import anonymous, client, gateway, member, new_keys, operator

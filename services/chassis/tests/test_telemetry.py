@@ -15,6 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from services.chassis.telemetry import (
     ATTRIBUTES,
     SHUTDOWN_SECONDS,
@@ -96,13 +97,68 @@ def test_collector__silence_costs_the_work_nothing(black_hole, monkeypatch):
     assert logging.getLogger().handlers == handlers
 
 
+GREEN = """
+import eventlet
+eventlet.monkey_patch()
+import logging, time, urllib.request
+from services.chassis.telemetry import start_telemetry
+
+telemetry = start_telemetry("publishing", "worker", 0)
+gaps, over = [], []
+
+def watch():
+    last = time.monotonic()
+    while not over:
+        eventlet.sleep(0.005)
+        gaps.append(time.monotonic() - last)
+        last = time.monotonic()
+
+watching = eventlet.spawn(watch)
+began = time.monotonic()
+while time.monotonic() - began < 4:  # exports begin after 1 s (OTEL_BSP_SCHEDULE_DELAY)
+    with telemetry.tracer.start_as_current_span("work"):
+        logging.getLogger("worker").warning("work.done")
+    eventlet.sleep(0.01)
+metrics = urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics", timeout=5).status
+over.append(True)
+watching.wait()
+print(metrics, max(gaps))
+telemetry.shutdown()
+print(time.monotonic() - began)
+"""
+
+
+@pytest.mark.slow
+def test_collector__silence_stops_no_green_thread(black_hole):
+    """OT-1: in a worker's process, a silent collector never holds up the hub, /metrics answers, and the end is bounded."""
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": black_hole, "OTEL_BSP_SCHEDULE_DELAY": "1000", "OTEL_BLRP_SCHEDULE_DELAY": "1000", "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+    }  # fmt: skip
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", GREEN],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+
+    (status, gap), (ending,) = (line.split() for line in done.stdout.splitlines()[:2])
+    assert status == "200"
+    assert float(gap) < 0.5
+    assert float(ending) < 4 + SHUTDOWN_SECONDS + 1
+
+
 def test_spans__leave_with_allowed_attributes_only():
     """OT-3: tokens and texts that get into a span, its events, its links or its status stay in the process."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(AllowListed(exporter, ATTRIBUTES | {"numerator.own"})))
     tracer = provider.get_tracer("test")
-    with pytest.raises(ValueError), tracer.start_as_current_span("work") as span:
+
+    def work(span):
         span.set_attributes(
             {
                 "rpc.method": "a.B/C",
@@ -113,6 +169,9 @@ def test_spans__leave_with_allowed_attributes_only():
         )
         span.add_link(span.get_span_context(), {"token": "hunter2"})
         raise ValueError("hunter2")
+
+    with pytest.raises(ValueError), tracer.start_as_current_span("work") as span:
+        work(span)
 
     (sent,) = exporter.get_finished_spans()
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import grpc_tools
 import pytest
-from deploy.local.stubs import PROTOS, google_protos
 from grpc_tools import protoc
+
+from deploy.local.stubs import PROTOS, google_protos
 from services.chassis.testing.rpc import Offer
 
 

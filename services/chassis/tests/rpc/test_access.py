@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
+
 from services.chassis.database.scope import PLATFORM, PUBLIC, Tenant
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.principal import METADATA_KEY, PrincipalSigner
@@ -92,7 +93,7 @@ def test_admission__by_kind_role_and_scope(rules, method, principal, reason):
 
 
 @pytest.mark.parametrize(
-    ("method", "principal", "field", "scope"),
+    "case",
     [
         ("GetThing", member("enterprises/mine"), {"name": MINE}, Tenant("enterprises/mine")),
         ("GetThing", operator(), {"name": OTHERS}, Tenant("enterprises/others")),
@@ -105,13 +106,12 @@ def test_admission__by_kind_role_and_scope(rules, method, principal, reason):
         ("ReadPage", member("enterprises/mine"), {"name": OTHERS}, Tenant("enterprises/others")),
     ],
 )
-def test_scope__is_the_tenant_that_the_request_names(rules, greeter, method, principal, field, scope):
+def test_scope__is_the_tenant_that_the_request_names(rules, greeter, case):
     """The request's enterprise, else the caller's, else all for the platform's own and none for nobody."""
-    request = (
-        greeter.pb.GetThingRequest(**field) if "name" in field else greeter.pb.ListThingsRequest(**field)
-    )
+    method, principal, fields, scope = case
+    kind = greeter.pb.GetThingRequest if "name" in fields else greeter.pb.ListThingsRequest
 
-    assert rules[method].tenant(principal, request, check=True) == scope
+    assert rules[method].tenant(principal, kind(**fields), check=True) == scope
 
 
 def test_cross_tenant__is_not_found_as_if_it_did_not_exist(stub, greeter):

@@ -8,6 +8,7 @@ import grpc
 import pytest
 import structlog
 from opentelemetry import trace
+
 from services.chassis.deadline import Deadline, work_until
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.rpc.call import current_call
@@ -56,7 +57,7 @@ class Away:
         return self._reply
 
 
-# Deadlines (GR-1, M8)
+# Deadlines: GR-1, M8.
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 5), (1.5, 1.5), (30, 30)])
@@ -124,7 +125,7 @@ def test_deadline__no_call_goes_out_when_the_work_is_over(greeter, offer, get):
     assert handler.calls == 1
 
 
-# Repetition (GR-9, M10)
+# Repetition: GR-9, M10.
 
 
 def test_service_config__repeats_only_what_is_declared_safe(greeter):
@@ -215,7 +216,7 @@ def test_wait__has_the_calls_deadline(greeter, get, free_port):
     assert error_from_rpc(failed.value).kind in {Kind.DEADLINE_EXCEEDED, Kind.UNAVAILABLE}
 
 
-# Identity, request id and trace
+# Identity, request id and trace.
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

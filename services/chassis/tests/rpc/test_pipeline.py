@@ -1,5 +1,6 @@
 """What a handler can rely on: its call's context, time, streams, and one more try when the database went away."""
 
+import itertools
 import threading
 import time
 
@@ -9,6 +10,7 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
 from services.chassis.database.transaction import CALLER
 from services.chassis.deadline import current_deadline
 from services.chassis.errors import Kind, ServiceError
@@ -344,7 +346,7 @@ def test_trace__goes_from_caller_through_client_and_server_to_the_handler(runnin
         ("inside", trace.SpanKind.INTERNAL),
     ]
     assert set(chain) == set(spans)
-    for parent, child in zip(chain, chain[1:], strict=False):
+    for parent, child in itertools.pairwise(chain):
         assert spans[child].parent.span_id == spans[parent].context.span_id
     attributes = spans[method, trace.SpanKind.SERVER].attributes
     assert attributes["rpc.response.status_code"] == "OK"

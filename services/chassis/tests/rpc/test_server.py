@@ -13,8 +13,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.rpc.call import current_call
+from services.chassis.rpc.channel import channel
 from services.chassis.rpc.readiness import LIVENESS
 from services.chassis.rpc.status import error_from_rpc
 from services.chassis.testing.rpc import member, metadata_of, serving, shared_keys, token_of
@@ -65,7 +67,7 @@ def _health(running, service="") -> int:
     )
 
 
-# Deadlines (GR-1, GR-3, M8)
+# Deadlines: GR-1, GR-3, M8.
 
 
 def test_deadline__of_a_caller_without_one_is_the_methods(greeter, offer, get):
@@ -147,7 +149,7 @@ def test_deadline__is_seen_by_a_handler_that_asks(greeter, offer, get):
     assert effects == []
 
 
-# Overload (GR-3, M9)
+# Overload: GR-3, M9.
 
 
 def test_overload__is_refused_at_once_with_advice(greeter, offer, get):
@@ -247,7 +249,7 @@ def test_streams__have_their_own_limit(greeter, offer, get):
     assert error_from_rpc(failed.value).reason == "OVERLOADED"
 
 
-# Ports and processes (GR-4, GR-6)
+# Ports and processes: GR-4, GR-6.
 
 
 def test_port__belongs_to_one_server(offer):
@@ -278,7 +280,7 @@ def test_sources__fork_nothing():
     assert found == {}
 
 
-# Health (M13)
+# Health: M13.
 
 
 def test_health__follows_what_the_server_needs(greeter, offer, eventually):
@@ -338,6 +340,34 @@ def test_health__watchers_are_told(offer):
         assert {next(each).status for each in watches} == {SERVING}
 
 
+def test_health__survives_watchers_that_leave_while_it_changes(offer):
+    """Statuses that change while watchers come and go stop nobody. (With grpcio's own servicer they stop the server.)"""
+    with serving(offer()) as running:
+        health, stub = running.server._health, health_pb2_grpc.HealthStub(running.channel)
+        over = threading.Event()
+
+        def flicker():
+            while not over.is_set():
+                for status in (SERVING, NOT_SERVING):
+                    health.set(["flickering"], status)
+
+        flickering = threading.Thread(target=flicker)
+        flickering.start()
+        try:
+            for _ in range(100):
+                watches = [
+                    stub.Watch(health_pb2.HealthCheckRequest(service="flickering"), timeout=10)
+                    for _ in range(5)
+                ]
+                for watch in watches:
+                    next(watch)
+                    watch.cancel()
+            assert _health(running, LIVENESS) == SERVING
+        finally:
+            over.set()
+            flickering.join()
+
+
 def test_reflection__lists_the_services(greeter, offer):
     """Tools can ask a server what it offers."""
     with serving(offer()) as running:
@@ -350,7 +380,7 @@ def test_reflection__lists_the_services(greeter, offer):
     assert {greeter.service.full_name, "grpc.health.v1.Health"} <= names
 
 
-# The end (GR-5, M7)
+# The end: GR-5, M7.
 
 
 def _takes_calls(address) -> bool:
@@ -432,7 +462,6 @@ class Settings:
     grpc_address = "127.0.0.1:{port}"
     principal_public_key = {key!r}
     tenant_check = True
-    tenant_check = True
 
 class Servicer(pb_grpc.GreeterServiceServicer):
     def GetThing(self, request, context):
@@ -478,8 +507,6 @@ def process(greeter):
 @pytest.mark.slow
 def test_restart__under_load_fails_no_call(greeter, process, get, free_port):
     """M7: SIGTERM and restart, five times, under constant calls: none fails, each process ends with 0 in time."""
-    from services.chassis.rpc.channel import channel
-
     running = process(free_port)
     stop, answers, failures = threading.Event(), [], []
     with channel(
@@ -521,7 +548,6 @@ def test_serve__does_not_wait_for_a_handler_that_hangs_for_ever(
     greeter, process, get, free_port, monkeypatch
 ):
     """A process whose handler never ends still ends, with 1, after its time to drain."""
-    script_port = free_port
     monkeypatch.setattr(
         sys.modules[__name__],
         "PROCESS",
@@ -530,8 +556,8 @@ def test_serve__does_not_wait_for_a_handler_that_hangs_for_ever(
             "import services.chassis.rpc.server as s; s.Server.stop.__defaults__ = (1.0,)\nconfigure_logs(",
         ),
     )
-    running = process(script_port, seconds=3600)
-    with grpc.insecure_channel(f"127.0.0.1:{script_port}") as opened:
+    running = process(free_port, seconds=3600)
+    with grpc.insecure_channel(f"127.0.0.1:{free_port}") as opened:
         call = greeter.grpc.GreeterServiceStub(opened).GetThing.future(
             get, timeout=30, metadata=metadata_of(MEMBER)
         )

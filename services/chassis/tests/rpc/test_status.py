@@ -5,6 +5,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.rpc import error_details_pb2 as details_pb
+
 from services.chassis.errors import (
     FieldViolation,
     Kind,
@@ -13,6 +14,7 @@ from services.chassis.errors import (
     invalid_fields,
     not_found,
 )
+from services.chassis.rpc import pipeline
 from services.chassis.rpc.status import DOMAIN, MAX_VIOLATIONS, error_from_rpc, status_of
 from services.chassis.testing.rpc import member, serving
 
@@ -118,8 +120,6 @@ def test_error__with_more_than_headers_hold_still_arrives(greeter, offer):
 
 def test_unforeseen__tells_nothing_and_is_logged_once_with_its_trace(greeter, offer, monkeypatch):
     """A bug is INTERNAL without its text; the log has the text and the trace, once."""
-    from services.chassis.rpc import pipeline
-
     logged = []
     monkeypatch.setattr(
         pipeline._log,

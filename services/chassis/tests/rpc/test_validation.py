@@ -4,6 +4,7 @@ import math
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from services.chassis.errors import ServiceError
 from services.chassis.rpc.status import MAX_VIOLATIONS
 from services.chassis.rpc.validation import MAX_DEPTH, RequestValidator
