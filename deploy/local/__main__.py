@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.table import Table
 
-from deploy.local.platform import HOME, PORT_BASE, Platform, PlatformError
+from deploy.local.platform import HOME, PORT_BASE, TIMEOUT, Platform, PlatformError
 from deploy.local.programs import Stage
 from deploy.local.server import ServerError
 from deploy.local.supervisor import SupervisorError
@@ -44,7 +44,7 @@ class Shown:
 
 
 @app.command()
-def up(home: Home = HOME, port_base: PortBase = PORT_BASE, timeout: float = 120) -> None:
+def up(home: Home = HOME, port_base: PortBase = PORT_BASE, timeout: float = TIMEOUT) -> None:
     """Start what does not run, and wait until everything is ready."""
     with _errors_told():
         platform = Platform(home, port_base)
@@ -129,8 +129,12 @@ def _memory(pid: int) -> int:
     """Bytes of a process and its children; what they share is counted once (proportional set size)."""
     try:
         process = psutil.Process(pid)
-        return int(sum(each.memory_full_info().pss for each in [process, *process.children(recursive=True)]))
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        family = [process, *process.children(recursive=True)]
+        try:
+            return int(sum(each.memory_full_info().pss for each in family))
+        except psutil.AccessDenied:  # another user's, in a container
+            return int(sum(each.memory_info().rss for each in family))
+    except psutil.NoSuchProcess:
         return 0
 
 

@@ -27,6 +27,8 @@ from deploy.local.supervisor import HOME_VARIABLE, State, Supervisor
 
 HOME = ROOT / ".local" / "run"
 PORT_BASE = 7400
+TIMEOUT = 240.0
+"""Seconds to wait for everything; some 15 are needed on two idle cores."""
 
 STARTS_TO_GIVE_UP = 4
 """A program that had to be started so often while we waited for it will not come up by itself."""
@@ -105,7 +107,7 @@ class Platform:
 
     # ---- up and down
 
-    def up(self, timeout: float = 120, progress: Progress | None = None) -> None:
+    def up(self, timeout: float = TIMEOUT, progress: Progress | None = None) -> None:
         """
         Start what does not run, and wait until everything is ready.
 
@@ -151,7 +153,7 @@ class Platform:
             self._down(timeout)
 
     @contextmanager
-    def running(self, timeout: float = 120) -> Iterator[Self]:
+    def running(self, timeout: float = TIMEOUT) -> Iterator[Self]:
         """Up for the time of a `with` block."""
         try:
             self.up(timeout)
