@@ -20,6 +20,7 @@ from services.chassis.database.errors import translate, unavailable
 from services.chassis.database.follow import POLL_SECONDS, Listener
 from services.chassis.database.scope import PUBLIC, Scope
 from services.chassis.database.transaction import Change, Transaction
+from services.chassis.deadline import current_deadline
 
 T = TypeVar("T")
 
@@ -150,12 +151,19 @@ class Database:
             psycopg.Error: what else the database says, as a violated constraint that nobody caught.
 
         """
-        if not self._slots.acquire(timeout=self._max_wait.total_seconds()):
+        work = current_deadline()
+        wait = self._max_wait.total_seconds()
+        if not self._slots.acquire(timeout=min(wait, work.remaining()) if work else wait):
             raise unavailable()
         try:
+            # A caller who has gone gets no transaction, and of one that was begun for it nothing stays.
+            if work:
+                work.check()
             connection = self._begin(scope)
             try:
                 yield Transaction(connection, schema=self.schema, scope=scope, now=self._clock.now())
+                if work:
+                    work.check()
                 self._commit(connection)
             except psycopg.Error as error:
                 translated = translate(error, lost=connection.closed)

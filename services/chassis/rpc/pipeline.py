@@ -144,10 +144,15 @@ class _Method:
         seconds = min(self._seconds, self._seconds if rest is None else rest - _STREAM_MARGIN_SECONDS)
         draining = self._pipeline.draining
         deadline = Deadline(arrival.began + seconds, lambda: draining() or not context.is_active())
-        for reply in self._handler(self._admit(request, arrival, deadline), context):
-            yield _fitting(reply)
-            if not deadline.remaining():
-                return
+        try:
+            for reply in self._handler(self._admit(request, arrival, deadline), context):
+                yield _fitting(reply)
+                if not deadline.remaining():
+                    return
+        except ServiceError as error:
+            # Its age, or the server's end, met the stream between two replies: that is its normal end.
+            if error.kind is not Kind.DEADLINE_EXCEEDED or deadline.remaining():
+                raise
 
     def _admit(self, request: Any, arrival: _Arrival, deadline: Deadline) -> Any:
         """All that must be right before the handler runs. Returns the request that the handler is to see."""

@@ -151,6 +151,22 @@ def test_stream__ends_well_at_its_age(stub, greeter):
     assert 1 < time.monotonic() - began < 4
 
 
+def test_stream__ends_well_when_its_age_stops_its_work(stub, greeter):
+    """Work within a stream that finds the time over (a transaction does) ends the stream with OK."""
+
+    def watch(request, context):
+        while True:
+            yield greeter.pb.Thing()
+            while current_call().remaining():
+                threading.Event().wait(0.02)
+            current_call().check()
+
+    replies = stub(WatchThings=watch).WatchThings(greeter.pb.WatchThingsRequest(parent="enterprises/a"))
+
+    assert len(list(replies)) == 1
+    assert replies.code() is grpc.StatusCode.OK
+
+
 def test_stream__error_in_the_middle_is_told(stub, greeter):
     """What was sent before an error arrives, then the error with its reason."""
 
