@@ -7,7 +7,7 @@ python  := .venv/bin/python
 sources := services gateway deploy tests conftest.py
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  \033[36m%-13s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## Install what is missing; everything below begins with it
 	@deploy/setup.sh
@@ -20,6 +20,9 @@ up: setup ## Start the platform: PostgreSQL, RabbitMQ, six services, gateway, sa
 
 down: setup ## Stop the platform; data is kept
 	@$(python) -m deploy.local down
+
+reset: setup ## Stop the platform and delete its data
+	@$(python) -m deploy.local reset
 
 status: setup ## Show what runs, and its memory
 	@$(python) -m deploy.local status
@@ -34,6 +37,9 @@ test-slow: setup ## Run the suites that take their time
 	@$(python) -m pytest -q -m slow
 
 check: proto-check lint types imports test test-slow ## Run all that CI runs
+
+verify-story: setup ## Measure every promise of the story, and print the table
+	@$(python) -m tests.verify.story
 
 fmt: setup ## Format Python and protos
 	@.venv/bin/ruff check --quiet --select I --fix $(sources)
@@ -57,4 +63,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down status logs test test-slow check fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow check verify-story fmt lint types imports protos proto-check

@@ -1,4 +1,4 @@
-"""`python -m deploy.local {up,down,status,logs,restart,url}`: the platform on this machine."""
+"""`python -m deploy.local {up,down,status,logs,restart,reset,url}`: the platform on this machine."""
 
 import subprocess
 import time
@@ -23,7 +23,7 @@ console = Console(highlight=False)
 
 Home = Annotated[Path, typer.Option(help="Where data, secrets and logs are kept.")]
 PortBase = Annotated[
-    int, typer.Option(help="The first of fifty ports; the gateway's.", envvar="NUMERATOR_PORT_BASE")
+    int, typer.Option(help="The first of fifty ports; NUMERATOR_PORT_BASE sets the default.")
 ]
 Programs = Annotated[list[str] | None, typer.Argument(help="As `status` names them; all if none is given.")]
 
@@ -67,6 +67,14 @@ def down(home: Home = HOME, port_base: PortBase = PORT_BASE) -> None:
     with _errors_told(), console.status("stopping"):
         Platform(home, port_base).down()
     console.print("Numerator is down; nothing is left running.")
+
+
+@app.command()
+def reset(home: Home = HOME, port_base: PortBase = PORT_BASE) -> None:
+    """Stop everything and delete its data, secrets and logs."""
+    with _errors_told(), console.status("stopping"):
+        Platform(home, port_base).remove()
+    console.print("Numerator is down, and its data is gone.")
 
 
 @app.command()

@@ -7,6 +7,7 @@ The whole platform in one folder: start it, watch it, break it, stop it.
 
 import fcntl
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from deploy.local.stubs import ROOT
 from deploy.local.supervisor import HOME_VARIABLE, State, Supervisor
 
 HOME = ROOT / ".local" / "run"
-PORT_BASE = 7400
+PORT_BASE = LocalSettings().numerator_port_base
 TIMEOUT = 240.0
 """Seconds to wait for everything; some 15 are needed on two idle cores."""
 
@@ -151,6 +152,14 @@ class Platform:
         """
         with self._locked():
             self._down(timeout)
+
+    def remove(self) -> None:
+        """Stop everything and delete all data, secrets and logs. Raises PlatformError."""
+        self.down()
+        for server in (self.postgres, self.rabbitmq):
+            if server is not None:
+                server.remove()
+        shutil.rmtree(self.home)
 
     @contextmanager
     def running(self, timeout: float = TIMEOUT) -> Iterator[Self]:
