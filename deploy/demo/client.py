@@ -2,6 +2,7 @@
 
 import json
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -10,6 +11,9 @@ import httpx
 
 T = TypeVar("T")
 Json = dict[str, Any]
+
+PATIENCE = 30.0
+"""For how many seconds a call is made again while nobody answers, or the answer is 503. Restarts take less."""
 
 
 class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
@@ -30,6 +34,7 @@ class Gateway:
         self._http = httpx.Client(
             base_url=url, timeout=timeout, headers={"authorization": f"Bearer {token}"} if token else {}
         )
+        weakref.finalize(self, self._http.close)  # callers come and go; nobody has to close them
 
     def login(self, email: str, password: str) -> "Gateway":
         """Log a member in."""
@@ -47,7 +52,7 @@ class Gateway:
 
     def get(self, path: str, **query: Any) -> Json:
         """Read."""
-        return self._json(self._http.get(path, params=query))
+        return self._json(patiently(lambda: self._http.get(path, params=query)))
 
     def list(self, path: str, field: str, **query: Any) -> Iterator[Json]:
         """Read all pages of a list."""
@@ -65,17 +70,10 @@ class Gateway:
 
         `once` is for what the API takes a single time, as an authorization code: no key, no second try.
         """
-        headers = {} if once else {"idempotency-key": str(uuid4())}
-        for wait in (0,) if once else (0.2, 0.5, 1, 2, 4, 0):
-            try:
-                answer = self._http.post(path, json=body or {}, headers=headers)
-                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or not wait:
-                    return self._json(answer)
-            except httpx.TransportError:
-                if not wait:
-                    raise
-            time.sleep(wait)  # the pause between tries, not synchronisation
-        raise AssertionError("the last try returns or raises")
+        if once:
+            return self._json(self._http.post(path, json=body or {}))
+        headers = {"idempotency-key": str(uuid4())}
+        return self._json(patiently(lambda: self._http.post(path, json=body or {}, headers=headers)))
 
     def delete(self, path: str) -> Json:
         """Delete."""
@@ -111,6 +109,23 @@ class Gateway:
         if answer.is_success:
             return body
         raise Problem(answer.status_code, body)
+
+
+def patiently(call: Callable[[], httpx.Response]) -> httpx.Response:
+    """Make a call that may be made again, until it is answered; at last raises httpx.TransportError, or gives the 503."""
+    deadline = time.monotonic() + PATIENCE
+    pause = 0.1
+    while True:
+        last = time.monotonic() > deadline
+        try:
+            answer = call()
+            if last or answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                return answer
+        except httpx.TransportError:
+            if last:
+                raise
+        time.sleep(pause)  # between two tries; the deadline above is what ends them
+        pause = min(2 * pause, 1.0)
 
 
 def eventually(ask: Callable[[], T | None], *, what: str, seconds: float = 30) -> T:

@@ -1,10 +1,13 @@
 """The people of the story: a member who consents in a browser, and anybody who looks at the network."""
 
+import weakref
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import httpx
+
+from deploy.demo.client import patiently
 
 
 class _Form(HTMLParser):
@@ -48,6 +51,7 @@ class Network:
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=10)
+        weakref.finalize(self, self._http.close)
 
     def posts_of(self, username: str) -> list[dict[str, Any]]:
         """An account's newest posts."""
@@ -59,4 +63,4 @@ class Network:
         return list(self._get(f"/api/v1/statuses/{post}/context")["descendants"])
 
     def _get(self, path: str, **query: Any) -> Any:
-        return self._http.get(path, params=query).raise_for_status().json()
+        return patiently(lambda: self._http.get(path, params=query)).raise_for_status().json()
