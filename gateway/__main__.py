@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import uvicorn
@@ -16,15 +19,22 @@ from services.chassis.telemetry import start_telemetry
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling the gateway of SIGTERM before it waits for the requests in progress, which may be streams."""
+    """uvicorn, which tells the gateway of SIGTERM before it waits for the requests in progress, which may be streams."""
 
     def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
         super().__init__(config)
         self._stopping = stopping
-        self._loop = asyncio.get_running_loop()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's own, does not die of the signal in the end: what runs beside the server is to end too."""
+        loop = asyncio.get_running_loop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(each, self.handle_exit, each, None)
+        yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._stopping.set)
+        self._stopping.set()
         super().handle_exit(sig, frame)
 
 

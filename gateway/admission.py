@@ -243,7 +243,7 @@ class AdmissionProvider(AbstractProvider):
 class Admissions:
     """Answers whether an enterprise may use what a flag guards."""
 
-    def __init__(self, snapshots: Snapshots, *, domain: str = "gateway") -> None:
+    def __init__(self, snapshots: Snapshots, *, domain: str) -> None:
         """Registers our provider for the OpenFeature domain."""
         self.snapshots = snapshots
         # `set_provider` would return before the provider is ready, and answer with defaults meanwhile.

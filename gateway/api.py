@@ -85,6 +85,10 @@ class Api:
         method = route.method
         scope["route_template"] = route.binding.path.text
         principal = self._tokens.authenticate(headers.get("authorization"), self._clock.now())
+        span = trace.get_current_span()
+        span.set_attribute("numerator.principal.kind", principal.kind)
+        if principal.enterprise:
+            span.set_attribute("numerator.enterprise", principal.enterprise)
         self._admit(method, principal, path)
         client = scope["client"][0] if scope.get("client") else "unknown"
         nobody = principal is ANONYMOUS

@@ -34,6 +34,7 @@ from gateway.routes import Routes, not_allowed
 from gateway.settings import GatewaySettings
 from gateway.snapshots import SnapshotFile, SnapshotIntake, SnapshotPull, SnapshotPush
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.ids import new_id
 from services.chassis.principal import PrincipalSigner
 
 API_VERSION = "v1"
@@ -93,7 +94,7 @@ class Gateway:
             routes=Routes(methods),
             backends=self._backends,
             tokens=tokens,
-            admissions=Admissions(self.snapshots),
+            admissions=Admissions(self.snapshots, domain=f"gateway-{new_id()}"),
             limits=RequestLimits(
                 credential_rate=settings.credential_rate,
                 tenant_rate=settings.tenant_rate,

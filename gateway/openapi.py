@@ -200,7 +200,7 @@ class _Builder:
             {
                 "name": each.name,
                 "in": "query",
-                "description": self._comments.get(each.field.full_name, ""),
+                "description": self._about(each.field),
                 "required": "REQUIRED" in behaviours(each.field) and len(each.path) == 1,
                 "schema": self._field(each.field),
                 **({"style": "form", "explode": True} if each.field.is_repeated else {}),
@@ -287,12 +287,8 @@ class _Builder:
     def _property(self, field: FieldDescriptor) -> Json:
         schema = self._field(field)
         marks = behaviours(field)
-        description = self._comments.get(field.full_name, "")
-        if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1:
-            others = [each.json_name for each in field.containing_oneof.fields if each is not field]
-            description += f"\n\nNot together with {', '.join(f'`{other}`' for other in others)}."
-        if description:
-            schema["description"] = description.strip()
+        if about := self._about(field):
+            schema["description"] = about
         if "OUTPUT_ONLY" in marks:
             schema["readOnly"] = True
         if "INPUT_ONLY" in marks:
@@ -318,16 +314,29 @@ class _Builder:
             return self._enum(field.enum_type)
         bounds = limits(field)
         schema = dict(_SCALARS.get(field.type) or _INTEGERS[field.cpp_type])
+        unset = _zero_is_unset(field)
         if field.type == FieldDescriptor.TYPE_STRING:
             schema["maxLength"] = bounds.max_length or MAX_LENGTH
             if bounds.pattern:
-                schema["pattern"] = f"^(?:{bounds.pattern})$"
+                may_be_empty = unset and "REQUIRED" not in behaviours(field)
+                schema["pattern"] = f"^(?:{bounds.pattern}){'?' if may_be_empty else ''}$"
         elif schema["type"] in ("integer", "number"):
             if bounds.HasField("minimum"):
-                schema["minimum"] = _plain(bounds.minimum)
+                schema["minimum"] = _plain(min(bounds.minimum, 0.0) if unset else bounds.minimum)
             if bounds.HasField("maximum"):
-                schema["maximum"] = _plain(bounds.maximum)
+                schema["maximum"] = _plain(max(bounds.maximum, 0.0) if unset else bounds.maximum)
         return schema
+
+    def _about(self, field: FieldDescriptor) -> str:
+        """The field's comment, and what a schema cannot say of its limits."""
+        about = [self._comments.get(field.full_name, "")]
+        bounds = limits(field)
+        if _zero_is_unset(field) and bounds.minimum > 0:
+            about.append(f"0 is as good as leaving it out; otherwise at least {_plain(bounds.minimum)}.")
+        if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1:
+            others = [each.json_name for each in field.containing_oneof.fields if each is not field]
+            about.append(f"Not together with {', '.join(f'`{other}`' for other in others)}.")
+        return "\n\n".join(each for each in about if each)
 
     def _enum(self, enum: EnumDescriptor) -> Json:
         name = _schema_name(enum)
@@ -466,6 +475,11 @@ def _service(full_name: str) -> str:
 
 def _role(value: int) -> str:
     return options_pb2.Role.Name(options_pb2.Role.ValueType(value))
+
+
+def _zero_is_unset(field: FieldDescriptor) -> bool:
+    """Whether the field's zero value cannot be told from its absence: then no limit applies to it."""
+    return not field.is_repeated and not field.has_presence
 
 
 def _plain(number: float) -> float | int:

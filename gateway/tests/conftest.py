@@ -48,7 +48,7 @@ def service_servers():
     """One server with all fakes, for the whole run."""
     boxes, rollouts = Boxes(), Rollouts()
     rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
-    settings = SimpleNamespace(grpc_address="127.0.0.1:0", principal_public_key=PUBLIC_PEM)
+    settings = SimpleNamespace(grpc_address="127.0.0.1:0", principal_public_key=PUBLIC_PEM, tenant_check=True)
     telemetry = SimpleNamespace(tracer=trace.get_tracer("test"), meter=metrics.get_meter("test"))
     server = (
         Server(settings, telemetry)

@@ -112,7 +112,7 @@ def test_operation__details():
     assert "admitted to `enterprise-beta`" in create["description"]
     assert create["security"] == [{"bearer": []}, {"oauth2": ["boxes.write"]}]
     by_name = {each["name"]: each for each in create["parameters"]}
-    assert by_name["boxId"]["schema"] == {"type": "string", "maxLength": 20, "pattern": "^(?:[a-z]+)$"}
+    assert by_name["boxId"]["schema"] == {"type": "string", "maxLength": 20, "pattern": "^(?:[a-z]+)?$"}
     assert by_name["Idempotency-Key"]["in"] == "header"
     assert create["requestBody"]["required"]
     assert box["required"] == ["displayName"]
