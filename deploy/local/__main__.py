@@ -128,7 +128,9 @@ def logs(programs: Programs = None, home: Home = HOME, port_base: PortBase = POR
 
 
 @app.command()
-def url(name: str = "gateway", home: Home = HOME, port_base: PortBase = PORT_BASE) -> None:
+def url(
+    name: Annotated[str, typer.Argument()] = "gateway", home: Home = HOME, port_base: PortBase = PORT_BASE
+) -> None:
     """Print where the gateway, the sandbox or a service is."""
     typer.echo(Platform(home, port_base).url(name))
 
