@@ -18,6 +18,7 @@ from services.chassis.tests.messaging.helpers import Broker, OwnBroker, Sample, 
 MIGRATIONS = Path(__file__).parent / "migrations"
 START = (
     "from datetime import timedelta;"
+    "import services.chassis.settings;"  # as services.chassis.process does
     "from services.chassis.messaging.launcher import Options, run_worker;"
     "run_worker('services.chassis.tests.messaging.sample:Worker',"
     "'services.chassis.tests.messaging.sample:SampleSettings', Options({options}))"
@@ -59,7 +60,9 @@ def start_worker(
     started: list[WorkerProcess] = []
     parts = conninfo_to_dict(database.url)
 
-    def start(amqp_url: str | None = None, *, ready: bool = True, **options: object) -> WorkerProcess:
+    def start(
+        amqp_url: str | None = None, *, ready: bool = True, collector: str = "", **options: object
+    ) -> WorkerProcess:
         log, (port,) = tmp_path / f"worker-{len(started)}.log", free_ports(1)
         environment = {
             "PATH": "/usr/bin:/bin",
@@ -67,6 +70,7 @@ def start_worker(
             "PYTHONWARNINGS": "ignore::DeprecationWarning",
             "SAMPLE_DATABASE_URL": "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**parts),
             "SAMPLE_METRICS_PORT": str(port),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
             "AMQP_URL": amqp_url or request.getfixturevalue("broker").url,
             "PRINCIPAL_PUBLIC_KEY": "-----BEGIN PUBLIC KEY-----",
         }

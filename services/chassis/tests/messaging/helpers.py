@@ -119,13 +119,14 @@ class OwnBroker(Broker):
         """Start it (again) and wait until it answers."""
         self.server.start()
 
-    def control(self, *arguments: str) -> None:
-        """Run rabbitmqctl."""
-        subprocess.run(
+    def control(self, *arguments: str) -> str:
+        """What rabbitmqctl prints."""
+        done = subprocess.run(
             ["/usr/lib/rabbitmq/bin/rabbitmqctl", "-n", self.server.node, *arguments],
-            check=True, capture_output=True, cwd=self.server.place,
+            check=True, capture_output=True, text=True, cwd=self.server.place,
             env=self.server.environment(), user=self.server.user,
         )  # fmt: skip
+        return done.stdout
 
     def prepare(self) -> None:
         """

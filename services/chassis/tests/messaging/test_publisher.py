@@ -146,6 +146,7 @@ def test_publish__expires(publisher: Publisher, broker: Broker, eventually) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_publish__broker_restarts(own_broker: OwnBroker, eventually) -> None:
     """A publisher waits for a broker that is not there, survives its death, and never calls a loss a success."""
     own_broker.prepare()
@@ -171,6 +172,7 @@ def test_publish__broker_restarts(own_broker: OwnBroker, eventually) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_publish__silent_broker(own_broker: OwnBroker, eventually) -> None:
     """A broker that hangs costs the time-out, not for ever (PK-2); afterwards all is well."""
     own_broker.prepare()

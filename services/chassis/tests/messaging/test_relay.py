@@ -223,6 +223,7 @@ def test_relay__lag(database: Sample, broker: Broker, make_relay) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_relay__broker_without_memory(
     database: Sample, own_broker: OwnBroker, eventually, monkeypatch
 ) -> None:

@@ -61,22 +61,6 @@ def test_topology__rejected(broker: Broker, eventually) -> None:
     eventually(lambda: broker.length(topology.dead_queue(UNBOUND)) == 1)
 
 
-def test_topology__dead_letter_without_a_place(broker: Broker, eventually) -> None:
-    """A dead letter whose queue is missing is kept, and delivered when the queue is there (RQ-1)."""
-    channel = broker.channel()
-    channel.queue_delete(topology.dead_queue(BOUND))
-    broker.put(BOUND, b"poison")
-    method, _properties, _body = channel.basic_get(BOUND)
-    channel.basic_reject(method.delivery_tag, requeue=False)
-    details = channel.queue_declare(BOUND, passive=True)
-    assert details.method.message_count == 0
-    channel.connection.close()
-    # The broker tries again every 3 minutes, which is too long for here: it still holds the message (purging a queue
-    # does not touch dead letters on their way), so the full round is left to `make chaos`.
-    topology.declare_topology(broker.url, Worker)
-    assert broker.length(topology.dead_queue(BOUND)) == 0
-
-
 def test_topology__delays_return_to_the_queue(broker: Broker, eventually) -> None:
     """A message waits at its level and comes back to the queue that its routing key names, headers and all."""
     publisher = Publisher(broker.url)
