@@ -1,8 +1,7 @@
 """Placement's api process, put together: the engine, kept current, and the gRPC server."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from numerator.events.v1.targeting_pb2 import AudienceMembersListed
 from numerator.placement.v1 import placement_pb2 as pb
@@ -15,7 +14,7 @@ from services.chassis.rpc.server import Server
 from services.chassis.telemetry import Telemetry
 from services.placement import store
 from services.placement.engine import Engine, Fit, LivePlacement
-from services.placement.model import CAP_WINDOW, CampaignState
+from services.placement.model import CampaignState
 from services.placement.rpc import PlacementServicer
 from services.placement.settings import Settings
 from services.placement.tokens import Tokens
@@ -33,28 +32,25 @@ class Memory:
         with self._database.transaction(PLATFORM) as tx:
             newest = store.last_change(tx)
             self._engine.withdraw(store.withdrawn(tx))
-            for audience in store.audiences_of_all(tx):
+            for audience in store.ready_audiences(tx):
                 self._put_audience(tx, audience)
-            for placement, person, decision, at in store.exposures_since(tx, tx.now - CAP_WINDOW):
-                self._engine.put_exposure(placement, person, decision, at)
-            for campaign in store.campaigns_of_all(tx):
-                self._put_campaign(tx, campaign.name)
+            for exposure in store.exposures_counting(tx):
+                self._engine.put_exposure(*exposure)
+            for campaign in store.live_campaigns(tx):
+                self._put_campaign(tx, campaign)
         return newest
 
     def follow(self, changes: Sequence[Change]) -> None:
-        """Bring each change into the engine, by reading anew what it names."""
+        """Bring changes into the engine, by reading anew what they name: once, however often it changed."""
+        self._engine.withdraw(_named(changes, "withdrawn"))
         with self._database.transaction(PLATFORM) as tx:
-            for change in changes:
-                self._follow(tx, change.body)
-
-    def _follow(self, tx: Transaction, change: Mapping[str, Any]) -> None:
-        self._engine.withdraw(change.get("withdrawn", ()))
-        for audience in change.get("audiences", ()):
-            self._put_audience(tx, audience)
-        for campaign in change.get("campaigns", ()):
-            self._put_campaign(tx, campaign)
-        for placement, person, decision, at in change.get("exposures", ()):
-            self._engine.put_exposure(placement, person, decision, datetime.fromisoformat(at))
+            for audience in _named(changes, "audiences"):
+                self._put_audience(tx, audience)
+            for campaign in _named(changes, "campaigns"):
+                self._put_campaign(tx, campaign)
+        for change in changes:
+            for placement, person, decision, at in change.body.get("exposures", ()):
+                self._engine.put_exposure(placement, person, decision, datetime.fromisoformat(at))
 
     def _put_audience(self, tx: Transaction, audience: str) -> None:
         parts = (AudienceMembersListed.FromString(part) for part in store.audience_members(tx, audience))
@@ -66,18 +62,24 @@ class Memory:
         self._engine.put_audience(audience, members)
 
     def _put_campaign(self, tx: Transaction, name: str) -> None:
-        campaign = store.get_campaign_of_all(tx, name)
-        if campaign is None or campaign.state is not CampaignState.LIVE:
+        campaign = store.get_campaign(tx, name)
+        sponsor = store.get_enterprise(tx, enterprise_of(name) or "")
+        # Nothing is shown without saying whose it is.
+        if campaign is None or campaign.state is not CampaignState.LIVE or sponsor is None:
             self._engine.put_campaign(name, ())
             return
-        sponsor = store.enterprise_name(tx, enterprise_of(name) or "")
+        label = f"Sponsored by {sponsor.display_name}"
         self._engine.put_campaign(
             name,
             [
-                LivePlacement(placement, f"Sponsored by {sponsor}", campaign.start_time, campaign.end_time)
+                LivePlacement(placement, label, campaign.start_time, campaign.end_time)
                 for placement in store.placements_of(tx, name)
             ],
         )
+
+
+def _named(changes: Sequence[Change], kind: str) -> list[str]:
+    return list(dict.fromkeys(name for change in changes for name in change.body.get(kind, ())))
 
 
 def serve(settings: Settings, telemetry: Telemetry) -> int:

@@ -5,6 +5,7 @@ The way is from the person to the placements (which audiences hold the person, w
 membership test for each placement, so that the cost grows with what concerns the person and not with all campaigns.
 """
 
+import heapq
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,10 @@ class LivePlacement:
     start_time: datetime
     end_time: datetime
 
+    def in_flight(self, now: datetime) -> bool:
+        """Whether it may be shown now."""
+        return self.start_time <= now < self.end_time
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -58,38 +63,40 @@ class Engine:
         self._people: dict[str, set[str]] = {}
         """By audience."""
         self._campaigns: dict[str, tuple[LivePlacement, ...]] = {}
-        self._by_audience: dict[tuple[str, str], list[LivePlacement]] = {}
-        """By audience and touchpoint, oldest first."""
-        self._by_touchpoint: dict[str, list[LivePlacement]] = {}
+        self._at: defaultdict[str, dict[str, LivePlacement]] = defaultdict(dict)
+        """By touchpoint, then by name."""
+        self._for: defaultdict[tuple[str, str], dict[str, LivePlacement]] = defaultdict(dict)
+        """By audience and touchpoint, then by name."""
         self._withdrawn: set[str] = set()
-        self._seen: dict[tuple[str, str], dict[str, datetime]] = {}
-        """By placement and person: recorded exposures by decision, with their times."""
-        self._reserved: dict[tuple[str, str], dict[str, datetime]] = {}
-        """By placement and person: decisions that are out, with the ends of their tokens."""
+        self._impressions: defaultdict[tuple[str, str], dict[str, datetime]] = defaultdict(dict)
+        """By placement and person: decisions that count against the cap, each until when."""
+        self._ends: list[tuple[datetime, str, str, str]] = []
+        """A heap: when an impression may end, with its placement, person and decision."""
 
     def put_audience(self, audience: str, members: Mapping[str, Fit]) -> None:
         """The audience's people are these from now on."""
         with self._lock:
-            for person in self._people.get(audience, set()) - members.keys():
+            for person in self._people.pop(audience, set()) - members.keys():
                 del self._fits[person][audience]
                 if not self._fits[person]:
                     del self._fits[person]
             for person, fit in members.items():
                 self._fits[person][audience] = fit
-            self._people[audience] = set(members)
+            if members:
+                self._people[audience] = set(members)
 
     def put_campaign(self, campaign: str, placements: Iterable[LivePlacement]) -> None:
         """The campaign's placements are these from now on; none when it is not live."""
         with self._lock:
-            self._campaigns[campaign] = tuple(placements)
-            every = [each for live in self._campaigns.values() for each in live]
-            every.sort(key=lambda each: (each.placement.create_time, each.placement.name))
-            by_audience: dict[tuple[str, str], list[LivePlacement]] = {}
-            by_touchpoint: dict[str, list[LivePlacement]] = {}
-            for each in every:
-                by_audience.setdefault((each.placement.audience, each.placement.touchpoint), []).append(each)
-                by_touchpoint.setdefault(each.placement.touchpoint, []).append(each)
-            self._by_audience, self._by_touchpoint = by_audience, by_touchpoint
+            for old in self._campaigns.pop(campaign, ()):
+                for places in self._places_of(old.placement):
+                    del places[old.placement.name]
+            new = tuple(placements)
+            for each in new:
+                for places in self._places_of(each.placement):
+                    places[each.placement.name] = each
+            if new:
+                self._campaigns[campaign] = new
 
     def withdraw(self, people: Iterable[str]) -> None:
         """Show these people nothing from now on."""
@@ -97,57 +104,63 @@ class Engine:
             self._withdrawn.update(people)
 
     def put_exposure(self, placement: str, person: str, decision: str, at: datetime) -> None:
-        """An exposure was recorded; its reservation is over."""
+        """An exposure was recorded: it takes the place of its decision's reservation."""
         with self._lock:
-            self._seen.setdefault((placement, person), {})[decision] = at
-            self._reserved.get((placement, person), {}).pop(decision, None)
+            self._count(placement, person, decision, at + CAP_WINDOW)
 
     def decide(self, person: str, touchpoint: str, decision: str, now: datetime, life: timedelta) -> Choice:
         """Decide, and reserve the impression for `life` when it is a placement."""
         with self._lock:
-            live = [
-                each
-                for each in self._by_touchpoint.get(touchpoint, ())
-                if each.start_time <= now < each.end_time
-            ]
-            if not live:
-                return Choice(None, 0, ("NO_LIVE_PLACEMENT",))
+            self._forget_until(now)
             if person in self._withdrawn:
                 return Choice(None, 0, ("CONSENT_WITHDRAWN",))
-            fitting: list[tuple[float, datetime, str, LivePlacement, Fit]] = []
+            fitting: list[tuple[LivePlacement, Fit]] = []
             obstacles: dict[str, None] = {}
-            for audience, fit in self._fits.get(person, {}).items():
-                for each in self._by_audience.get((audience, touchpoint), ()):
-                    if not each.start_time <= now < each.end_time:
-                        continue
-                    if fit.relevance < each.placement.relevance_floor:
-                        obstacles["BELOW_FLOOR"] = None
-                    elif self._impressions(each, person, now) >= each.placement.daily_cap:
-                        obstacles["CAP_REACHED"] = None
-                    else:
-                        fitting.append(
-                            (-fit.relevance, each.placement.create_time, each.placement.name, each, fit)
-                        )
-            if not fitting:
-                return Choice(None, 0, tuple(obstacles) or ("NOT_IN_AUDIENCE",))
-            *_, chosen, fit = min(fitting, key=lambda each: each[:3])
-            self._reserved.setdefault((chosen.placement.name, person), {})[decision] = now + life
-            reasons = tuple(f"INTEREST:{evidence}" for evidence in fit.evidence[:_MOST_REASONS])
-            return Choice(chosen, fit.relevance, reasons or ("IN_AUDIENCE",))
+            for live, fit in self._concerning(person, touchpoint):
+                if not live.in_flight(now):
+                    continue
+                if fit.relevance < live.placement.relevance_floor:
+                    obstacles["BELOW_FLOOR"] = None
+                elif (
+                    len(self._impressions.get((live.placement.name, person), ())) >= live.placement.daily_cap
+                ):
+                    obstacles["CAP_REACHED"] = None
+                else:
+                    fitting.append((live, fit))
+            if fitting:
+                chosen, fit = min(fitting, key=_rank)
+                self._count(chosen.placement.name, person, decision, now + life)
+                reasons = tuple(f"INTEREST:{evidence}" for evidence in fit.evidence[:_MOST_REASONS])
+                return Choice(chosen, fit.relevance, reasons or ("IN_AUDIENCE",))
+            if not obstacles:
+                live_here = any(each.in_flight(now) for each in self._at.get(touchpoint, {}).values())
+                obstacles["NOT_IN_AUDIENCE" if live_here else "NO_LIVE_PLACEMENT"] = None
+            return Choice(None, 0, tuple(obstacles))
 
-    def _impressions(self, live: LivePlacement, person: str, now: datetime) -> int:
-        """What counts against the cap: exposures of the last 24 hours, and decisions that may still become one."""
-        key = (live.placement.name, person)
-        _drop_until(self._seen, key, now - CAP_WINDOW)
-        _drop_until(self._reserved, key, now)
-        return len(self._seen.get(key, ())) + len(self._reserved.get(key, ()))
+    def _places_of(self, placement: Placement) -> tuple[dict[str, LivePlacement], dict[str, LivePlacement]]:
+        return self._at[placement.touchpoint], self._for[placement.audience, placement.touchpoint]
+
+    def _concerning(self, person: str, touchpoint: str) -> Iterable[tuple[LivePlacement, Fit]]:
+        for audience, fit in self._fits.get(person, {}).items():
+            for live in self._for.get((audience, touchpoint), {}).values():
+                yield live, fit
+
+    def _count(self, placement: str, person: str, decision: str, until: datetime) -> None:
+        self._impressions[placement, person][decision] = until
+        heapq.heappush(self._ends, (until, placement, person, decision))
+
+    def _forget_until(self, now: datetime) -> None:
+        """Let go of impressions that no longer count, so that memory holds a day of them and not all."""
+        while self._ends and self._ends[0][0] <= now:
+            until, placement, person, decision = heapq.heappop(self._ends)
+            counting = self._impressions.get((placement, person), {})
+            if counting.get(decision) == until:  # else it became an exposure, which counts longer
+                del counting[decision]
+                if not counting:
+                    del self._impressions[placement, person]
 
 
-def _drop_until(
-    times: dict[tuple[str, str], dict[str, datetime]], key: tuple[str, str], moment: datetime
-) -> None:
-    """Forget what lies at or before a moment, and the key when nothing is left of it."""
-    if key in times:
-        times[key] = {decision: at for decision, at in times[key].items() if at > moment}
-        if not times[key]:
-            del times[key]
+def _rank(candidate: tuple[LivePlacement, Fit]) -> tuple[float, datetime, str]:
+    """The best fit first; of equal ones the oldest."""
+    live, fit = candidate
+    return -fit.relevance, live.placement.create_time, live.placement.name

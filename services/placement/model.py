@@ -1,15 +1,14 @@
 """Modules, campaigns, placements and their rules; pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
 from urllib.parse import urlsplit
 
 from services.chassis.errors import Kind, ServiceError, invalid
 from services.chassis.names import NamePattern
 
+ENTERPRISE_NAME = NamePattern("enterprises/{enterprise}")
 MODULE_NAME = NamePattern("enterprises/{enterprise}/modules/{module}")
 CAMPAIGN_NAME = NamePattern("enterprises/{enterprise}/campaigns/{campaign}")
 PLACEMENT_NAME = NamePattern("enterprises/{enterprise}/campaigns/{campaign}/placements/{placement}")
@@ -19,6 +18,12 @@ AUDIENCE_NAME = NamePattern("enterprises/{enterprise}/audiences/{audience}")
 CAP_WINDOW = timedelta(hours=24)
 """A daily cap counts the exposures of the last 24 hours, whenever the day began."""
 
+EXPOSURES_KEPT = CAP_WINDOW
+"""How long an exposure is kept here: it then counts against no cap, and no token can repeat it. Analytics has it for good."""
+
+CHANGES_KEPT = timedelta(days=1)
+"""How long changes stay in the log; the engine loads the tables at its start and needs only what came since."""
+
 
 class CampaignState(StrEnum):
     """Where a campaign stands."""
@@ -26,6 +31,15 @@ class CampaignState(StrEnum):
     DRAFT = "DRAFT"
     LIVE = "LIVE"
     ENDED = "ENDED"
+
+
+@dataclass(frozen=True, slots=True)
+class Enterprise:
+    """What people see of an enterprise."""
+
+    name: str
+    display_name: str
+    verified: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +75,19 @@ class Campaign:
 
 
 @dataclass(frozen=True, slots=True)
+class Creative:
+    """What is shown. "" and None are left out."""
+
+    title: str
+    description: str = ""
+    call_to_action: str = ""
+    venue: str = ""
+    event_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
-    """What a campaign shows at one touchpoint, and to whom. `creative` is the contract's Creative, as its JSON form."""
+    """What a campaign shows at one touchpoint, and to whom."""
 
     name: str
     campaign: str
@@ -71,7 +96,7 @@ class Placement:
     audience: str
     relevance_floor: float
     daily_cap: int
-    creative: Mapping[str, Any]
+    creative: Creative
     create_time: datetime
 
 
@@ -99,9 +124,11 @@ def check_link(url: str) -> None:
         return
     try:
         parts = urlsplit(url)
-        fine = parts.scheme in {"http", "https"} and bool(parts.hostname)
-    except ValueError:
+        fine = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
         fine = False
+    # Browsers drop some of these, so that the link would lead elsewhere than it seems to.
+    fine = fine and url.isprintable() and " " not in url and "\\" not in url
     if not fine:
         raise invalid(
             "module.link_url", "must begin with https:// or http:// and name a host", reason="LINK_NOT_WEB"

@@ -4,7 +4,6 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.json_format import MessageToDict, ParseDict
 from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.placement.v1 import placement_pb2 as pb
 from numerator.placement.v1 import placement_pb2_grpc as pb_grpc
@@ -13,15 +12,13 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database, Tenant
 from services.chassis.errors import not_found
 from services.chassis.ids import new_id
-from services.chassis.names import NamePattern, enterprise_of
+from services.chassis.names import enterprise_of
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
-from services.placement import pages, store, usecases
+from services.placement import pages, usecases
 from services.placement.engine import Engine
-from services.placement.model import Campaign, Module, Placement, Registration
+from services.placement.model import ENTERPRISE_NAME, Campaign, Creative, Module, Placement, Registration
 from services.placement.tokens import Token, Tokens
-
-_ENTERPRISE_NAME = NamePattern("enterprises/{enterprise}")
 
 
 class PlacementServicer(pb_grpc.PlacementServiceServicer):
@@ -67,7 +64,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
         size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
         after = (int(token[0]), str(token[1]), str(token[2])) if token else None
         with self._database.transaction(current_call().scope) as tx:
-            found = store.list_modules(tx, limit=size + 1, after=after)
+            found = usecases.list_modules(tx, request.parent, limit=size + 1, after=after)
         more = ""
         if len(found) > size:
             last = found[size - 1]
@@ -80,7 +77,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
 
     def ShowPage(self, request: pb.ShowPageRequest, context: grpc.ServicerContext) -> HttpBody:
         enterprise = f"enterprises/{request.enterprise}"
-        if not _ENTERPRISE_NAME.matches(enterprise):
+        if not ENTERPRISE_NAME.matches(enterprise):
             raise not_found(f"pages/{request.enterprise}")
         with self._database.transaction(Tenant(enterprise)) as tx:
             page = usecases.page_of(tx, enterprise)
@@ -114,7 +111,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     ) -> pb.ListCampaignsResponse:
         size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
         with self._database.transaction(current_call().scope) as tx:
-            found = store.list_campaigns(tx, limit=size + 1, before=_time_and_name(token))
+            found = usecases.list_campaigns(tx, request.parent, limit=size + 1, before=_time_and_name(token))
         more = encode_token(_key(found[size - 1]), query=request) if len(found) > size else ""
         return pb.ListCampaignsResponse(
             campaigns=[_campaign(each) for each in found[:size]], next_page_token=more
@@ -144,7 +141,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
                         audience=given.audience,
                         floor=given.relevance_floor,
                         cap=given.daily_cap,
-                        creative=MessageToDict(given.creative, preserving_proto_field_name=True),
+                        creative=_creative_of(given.creative),
                     )
                 ),
             )
@@ -154,8 +151,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     ) -> pb.ListPlacementsResponse:
         size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
         with self._database.transaction(current_call().scope) as tx:
-            usecases.get_campaign(tx, request.parent)
-            found = store.list_placements(tx, request.parent, limit=size + 1, after=_time_and_name(token))
+            found = usecases.list_placements(tx, request.parent, limit=size + 1, after=_time_and_name(token))
         more = encode_token(_key(found[size - 1]), query=request) if len(found) > size else ""
         return pb.ListPlacementsResponse(
             placements=[_placement(each) for each in found[:size]], next_page_token=more
@@ -188,7 +184,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
             choice=pb.Decision.PLACEMENT,
             placement=placement.name,
             label=choice.placement.label,
-            creative=ParseDict(dict(placement.creative), pb.Creative()),
+            creative=_creative(placement.creative),
             relevance=choice.relevance,
             reasons=choice.reasons,
             token=self._tokens.sign(token),
@@ -215,8 +211,9 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     ) -> pb.ListRegistrationsResponse:
         size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
         with self._database.transaction(current_call().scope) as tx:
-            usecases.get_campaign(tx, request.parent)
-            found = store.list_registrations(tx, request.parent, limit=size + 1, before=_time_and_name(token))
+            found = usecases.list_registrations(
+                tx, request.parent, limit=size + 1, before=_time_and_name(token)
+            )
         more = encode_token(_key(found[size - 1]), query=request) if len(found) > size else ""
         return pb.ListRegistrationsResponse(
             registrations=[_registration(each) for each in found[:size]], next_page_token=more
@@ -272,7 +269,27 @@ def _placement(placement: Placement) -> pb.Placement:
         audience=placement.audience,
         relevance_floor=placement.relevance_floor,
         daily_cap=placement.daily_cap,
-        creative=ParseDict(dict(placement.creative), pb.Creative()),
+        creative=_creative(placement.creative),
+    )
+
+
+def _creative(creative: Creative) -> pb.Creative:
+    return pb.Creative(
+        title=creative.title,
+        description=creative.description,
+        call_to_action=creative.call_to_action,
+        venue=creative.venue,
+        event_time=_stamp(creative.event_time) if creative.event_time else None,
+    )
+
+
+def _creative_of(given: pb.Creative) -> Creative:
+    return Creative(
+        given.title,
+        given.description,
+        given.call_to_action,
+        given.venue,
+        _moment(given.event_time) if given.HasField("event_time") else None,
     )
 
 

@@ -1,6 +1,10 @@
-"""Placement's worker: audiences as they are built, people who withdraw, names of enterprises."""
+"""Placement's worker: audiences as they are built, people who withdraw, what people see of enterprises."""
 
-from numerator.events.v1.accounts_pb2 import EnterpriseRegistered
+from numerator.events.v1.accounts_pb2 import (
+    EnterpriseRegistered,
+    EnterpriseVerificationRevoked,
+    EnterpriseVerified,
+)
 from numerator.events.v1.targeting_pb2 import (
     AudienceArchived,
     AudienceComputed,
@@ -8,20 +12,28 @@ from numerator.events.v1.targeting_pb2 import (
     ConsentWithdrawn,
 )
 
-from services.chassis.database import Transaction
-from services.chassis.messaging.entrypoint import event_handler
+from services.chassis.database import PLATFORM, Database, Transaction
+from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
 from services.placement import usecases
 
 
 class Worker:
-    """Keeps what decisions need."""
+    """Keeps what decisions and pages need. Queues keep no order among each other, so no handler relies on one."""
 
     name = "placement"
 
     @event_handler(EnterpriseRegistered)
     def on_enterprise_registered(self, tx: Transaction, event: Event[EnterpriseRegistered]) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, event.message.display_name)
+        usecases.name_enterprise(tx, event.message.enterprise, event.message.display_name)
+
+    @event_handler(EnterpriseVerified)
+    def on_enterprise_verified(self, tx: Transaction, event: Event[EnterpriseVerified]) -> None:
+        usecases.verify_enterprise(tx, event.message.enterprise, verified=True, since=event.time)
+
+    @event_handler(EnterpriseVerificationRevoked)
+    def on_verification_revoked(self, tx: Transaction, event: Event[EnterpriseVerificationRevoked]) -> None:
+        usecases.verify_enterprise(tx, event.message.enterprise, verified=False, since=event.time)
 
     @event_handler(AudienceMembersListed)
     def on_audience_members_listed(self, tx: Transaction, event: Event[AudienceMembersListed]) -> None:
@@ -38,3 +50,10 @@ class Worker:
     @event_handler(ConsentWithdrawn)
     def on_consent_withdrawn(self, tx: Transaction, event: Event[ConsentWithdrawn]) -> None:
         usecases.withdraw(tx, event.message.user.removeprefix("users/"))
+
+    @every(3600)
+    def purge(self, database: Database) -> None:
+        removed = 1
+        while removed:
+            with database.transaction(PLATFORM) as tx:
+                removed = usecases.purge(tx)

@@ -1,9 +1,11 @@
--- The names that people see, from accounts' events.
-create table enterprise_names (
-    enterprise   text primary key,
-    display_name text not null
+-- What people see of enterprises, from accounts' events, which may come in any order: no name until its registration is here.
+create table enterprises (
+    enterprise        text primary key,
+    display_name      text,
+    verified          boolean not null default false,
+    verification_time timestamptz
 );
-select chassis_tenant_table('enterprise_names');
+select chassis_tenant_table('enterprises');
 
 create table modules (
     enterprise  text not null,
@@ -33,6 +35,7 @@ create table campaigns (
 );
 select chassis_tenant_table('campaigns');
 
+-- `relevance_floor` is double precision: a real would come back rounded, and refuse whom it should just take.
 create table placements (
     enterprise      text not null,
     name            text not null,
@@ -40,17 +43,18 @@ create table placements (
     touchpoint      text not null,
     format          text not null,
     audience        text not null,
-    relevance_floor real not null,
+    relevance_floor double precision not null,
     daily_cap       integer not null,
     creative        jsonb not null,
     create_time     timestamptz not null,
     primary key (enterprise, name),
     foreign key (enterprise, campaign) references campaigns (enterprise, name)
 );
+create index placements_of_campaign on placements (enterprise, campaign);
 select chassis_tenant_table('placements');
 
--- Audiences as they arrive from targeting: parts first, then the word that a version is complete. `version` is the
--- newest complete one, 0 before.
+-- Audiences as they arrive from targeting: parts, and the word of how many parts a version consists. `version` is the newest
+-- complete one, 0 before.
 create table audiences (
     enterprise text not null,
     name       text not null,
@@ -69,6 +73,7 @@ create table audience_versions (
 );
 select chassis_tenant_table('audience_versions');
 
+-- `members` is a serialized numerator.events.v1.AudienceMembersListed.
 create table audience_parts (
     enterprise text not null,
     audience   text not null,
