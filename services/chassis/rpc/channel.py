@@ -200,7 +200,16 @@ class _Caller:
     def prepare(
         self, method: str, timeout: float | None, metadata: Iterable[tuple[str, Any]]
     ) -> tuple[_Sent, float, list[tuple[str, Any]]]:
-        """The call's measure, its deadline in seconds, and its whole metadata."""
+        """
+        The call's measure, its deadline in seconds, and its whole metadata.
+
+        Raises ServiceError DEADLINE_EXCEEDED when the work that the call is a part of has no time left.
+        """
+        seconds = self._deadlines.get(method, self._timeout) if timeout is None else timeout
+        work = current_deadline()
+        if work is not None:
+            work.check()
+            seconds = min(seconds, max(work.remaining() - HOP_SECONDS, 0.0))
         span = self._tracer.start_span(
             method, kind=trace.SpanKind.CLIENT, attributes={"rpc.system.name": "grpc", "rpc.method": method}
         )
@@ -211,11 +220,7 @@ class _Caller:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
             sent.setdefault(REQUEST_ID_KEY, request_id)
-        seconds = self._deadlines.get(method, self._timeout) if timeout is None else timeout
-        work = current_deadline()
-        if work is not None:
-            seconds = min(seconds, work.remaining() - HOP_SECONDS)
-        return _Sent(method, span, time.monotonic(), self._duration), max(seconds, 0.0), list(sent.items())
+        return _Sent(method, span, time.monotonic(), self._duration), seconds, list(sent.items())
 
 
 class _Interceptor(

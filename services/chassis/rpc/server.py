@@ -54,9 +54,9 @@ class Server:
     deadlines, limits, error mapping, traces, metrics and a graceful end.
 
     Example:
-        Server(settings, telemetry, needs={"database": database.check})
-            .add(add_AccountsServiceServicer_to_server, servicer,
-            accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"]) .serve()
+        server = Server(settings, telemetry, needs={"database": database.check})
+        server.add(add_RolloutServiceServicer_to_server, servicer, DESCRIPTOR.services_by_name["RolloutService"])
+        sys.exit(server.serve())
 
     """
 
