@@ -1,5 +1,6 @@
 """A running platform with the story's companies on it, for tests and measurements that cross services."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from deploy.demo.__main__ import places_of
 from deploy.demo.client import Json
 from deploy.demo.story import Story
 from deploy.local.platform import Platform
+from deploy.local.stubs import ROOT
 
 
 @dataclass
@@ -64,3 +66,19 @@ def running_world(home: Path, port_base: int, **extra_env: str) -> Iterator[Worl
     """A platform of its own, up for the time of the block."""
     with Platform(home, port_base, extra_env=extra_env).running() as platform:
         yield world_of(platform)
+
+
+@contextmanager
+def fresh_world(name: str, port_base: int, **extra_env: str) -> Iterator[World]:
+    """
+    As `running_world`, on a platform without data in `.local/<name>`, where the servers' users can reach it.
+
+    That nothing is left running is checked as it stops; its data and logs stay for a look.
+    """
+    home = ROOT / ".local" / name
+    home.mkdir(parents=True, exist_ok=True)
+    Platform(home, port_base).down()  # what an interrupted run has left
+    shutil.rmtree(home)
+    home.mkdir()
+    with running_world(home, port_base, **extra_env) as world:
+        yield world

@@ -14,6 +14,7 @@ from services.analytics.columns import Columns
 from services.analytics.model import METRICS, Fact, Question, fact_of_line
 from services.chassis import json_lines
 from services.chassis.database import Database, Follower
+from services.chassis.errors import not_found
 from services.chassis.json_lines import LineProblem
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
@@ -36,6 +37,7 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
         self, request_iterator: Iterator[pb.IngestEngagementsRequest], context: grpc.ServicerContext
     ) -> pb.IngestEngagementsResponse:
         first = next(request_iterator)
+        _refuse_others(first.parent)
         report = usecases.Report()
         chunks = (part.body.data for part in chain([first], request_iterator))
         lines = json_lines.read(chunks, fact_of_line)
@@ -72,6 +74,7 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
     def QueryMetrics(
         self, request: pb.QueryMetricsRequest, context: grpc.ServicerContext
     ) -> pb.QueryMetricsResponse:
+        _refuse_others(request.parent)
         question = Question(
             metrics=tuple(request.metrics),
             dimensions=tuple(request.dimensions),
@@ -106,6 +109,12 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
             if offset + size < len(METRICS)
             else "",
         )
+
+
+def _refuse_others(enterprise: str) -> None:
+    """Raise NOT_FOUND for another tenant's: the columnar store has no row-level security that would hide its facts."""
+    if enterprise != current_call().scope.enterprise:
+        raise not_found(enterprise)
 
 
 def _moment(request: pb.QueryMetricsRequest, field: str) -> datetime | None:

@@ -44,7 +44,9 @@ def create_publication(
     exclude_accounts: Sequence[str],
     schedule_time: datetime | None,
 ) -> Publication:
-    """A new draft. Raises INVALID_ARGUMENT."""
+    """A new draft. Raises INVALID_ARGUMENT, and NOT_FOUND for another tenant's enterprise."""
+    if enterprise != tx.enterprise:
+        raise not_found(enterprise)
     publication = Publication(
         name=f"{enterprise}/publications/{new_id()}",
         enterprise=enterprise,

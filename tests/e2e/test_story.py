@@ -1,0 +1,122 @@
+"""The whole story on a platform of its own, told twice: on nothing, and on what the first telling has left."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from deploy.demo.client import Json, eventually
+from tests.world import World, fresh_world, world_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass
+class Telling:
+    """A story that has been told: what came of it, and the posts that the network's own log has of it."""
+
+    number: int
+    world: World
+    results: Json
+    posts: list[Json]
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A platform without data; that nothing is left running at the end is checked as it stops."""
+    with fresh_world("e2e", 8050) as world:
+        yield world
+
+
+def tell(number: int, world: World) -> Telling:
+    before = world.last_published()
+    results = world.story.play()
+    return Telling(number, world, results, world.published(after=before))
+
+
+@pytest.fixture(scope="module")
+def first(world: World) -> Telling:
+    """The story on a platform that knows nobody."""
+    return tell(1, world)
+
+
+@pytest.fixture(scope="module")
+def second(first: Telling) -> Telling:
+    """The story again, told by a newcomer to the same platform."""
+    return tell(2, world_of(first.world.platform))
+
+
+@pytest.fixture(params=["first", "second"])
+def told(request: pytest.FixtureRequest) -> Telling:
+    """Each telling."""
+    return request.getfixturevalue(request.param)
+
+
+def test_admission__unverified_company_is_told_why_and_what_to_do(told: Telling) -> None:
+    """The verified company is in the first stage; the other gets 403 with the reason and the next step."""
+    problem = told.results["waitlist_problem"]
+
+    assert told.results["stage"] == "private-beta"
+    assert (problem["status"], problem["reason"]) == (403, "NOT_ADMITTED")
+    assert problem["admission"]["reason"] == "NOT_VERIFIED"
+    assert ":requestVerification" in problem["admission"]["nextStep"]
+
+
+def test_page__shows_the_module(told: Telling) -> None:
+    """The public page is there for anybody, with this telling's module on it."""
+    assert told.world.story.mark in told.world.story.public.page(
+        "/pages/" + told.world.story.enterprise.split("/")[1]
+    )
+
+
+def test_people__are_taken_in_and_found(told: Telling) -> None:
+    """Bad lines are told by number; the audience is as large as was estimated, to the ten."""
+    assert told.results["profiles"] == {"accepted": 3_000, "rejected": ["1", "2"]}
+    assert told.results["audience_size"] > 0
+    assert told.results["audience_size"] // 10 == told.results["estimate"] // 10
+
+
+def test_decisions__show_the_card_to_some_and_nothing_to_others(told: Telling) -> None:
+    """Within 300 people there are some inside and some outside of the audience."""
+    assert sum(told.results["decisions"].values()) == 300
+    assert told.results["decisions"]["PLACEMENT"] > 0
+    assert told.results["decisions"]["NONE"] > 0
+
+
+def test_registration__twice_is_once(told: Telling) -> None:
+    """A second click makes no second registration."""
+    assert told.results["registrations"] == 1
+    assert told.results["registration_repeated"]
+
+
+def test_publication__is_on_each_account_exactly_once(told: Telling) -> None:
+    """Seen by everybody once on three accounts and not on the fourth; the network's own log has nothing else."""
+    assert told.results["posts_seen"] == {"brand": 1, "dealer": 1, "jobs": 1}
+    by_account = Counter(post["account"] for post in told.posts if not post["in_reply_to_id"])
+    assert by_account == {"tianshan": 1, "tianshan-dealer": 1, "tianshan-jobs": 1}
+
+
+def test_interactions__come_back_and_one_is_answered_once(told: Telling) -> None:
+    """Two reposts, a favourite and a comment arrive once each; the answer stands once under the post."""
+    assert told.results["interactions"] == {"REPOST": 2, "FAVOURITE": 1, "COMMENT": 1}
+    assert told.results["answers_seen"] == 1
+
+
+def test_numbers__add_up(told: Telling) -> None:
+    """Ten reposts a minute for five minutes, as sent; registrations and answers of all tellings so far, once each."""
+
+    def counted() -> Json | None:
+        row = told.world.story._query(["registrations", "answers", "engagements"])[0]["values"]
+        return row if row[0] >= told.number else None
+
+    values = eventually(counted, what="the numbers of all tellings so far")
+
+    assert told.results["minutes"] == [10] * 5
+    assert told.results["numbers"]["reach"] > 0
+    assert values[0] == values[1] == told.number
+
+
+def test_rollback__closes_the_wider_stage_only(told: Telling) -> None:
+    """Who came in with the wider stage is out again; who was in before stays."""
+    assert told.results["rolled_back"] == "STAGE_ROLLED_BACK"
