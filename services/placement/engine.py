@@ -7,6 +7,7 @@ membership test for each placement, so that the cost grows with what concerns th
 
 import heapq
 import threading
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -63,10 +64,10 @@ class Engine:
         self._people: dict[str, set[str]] = {}
         """By audience."""
         self._campaigns: dict[str, tuple[LivePlacement, ...]] = {}
-        self._at: defaultdict[str, dict[str, LivePlacement]] = defaultdict(dict)
-        """By touchpoint, then by name."""
-        self._for: defaultdict[tuple[str, str], dict[str, LivePlacement]] = defaultdict(dict)
-        """By audience and touchpoint, then by name."""
+        self._at: defaultdict[str, list[LivePlacement]] = defaultdict(list)
+        """By touchpoint, oldest first."""
+        self._for: defaultdict[tuple[str, str], list[LivePlacement]] = defaultdict(list)
+        """By audience and touchpoint, oldest first."""
         self._withdrawn: set[str] = set()
         self._impressions: defaultdict[tuple[str, str], dict[str, datetime]] = defaultdict(dict)
         """By placement and person: decisions that count against the cap, each until when."""
@@ -90,11 +91,11 @@ class Engine:
         with self._lock:
             for old in self._campaigns.pop(campaign, ()):
                 for places in self._places_of(old.placement):
-                    del places[old.placement.name]
+                    places.remove(old)
             new = tuple(placements)
             for each in new:
                 for places in self._places_of(each.placement):
-                    places[each.placement.name] = each
+                    insort(places, each, key=_age)
             if new:
                 self._campaigns[campaign] = new
 
@@ -114,36 +115,40 @@ class Engine:
             self._forget_until(now)
             if person in self._withdrawn:
                 return Choice(None, 0, ("CONSENT_WITHDRAWN",))
-            fitting: list[tuple[LivePlacement, Fit]] = []
+            best: tuple[LivePlacement, Fit] | None = None
             obstacles: dict[str, None] = {}
-            for live, fit in self._concerning(person, touchpoint):
-                if not live.in_flight(now):
-                    continue
-                if fit.relevance < live.placement.relevance_floor:
-                    obstacles["BELOW_FLOOR"] = None
-                elif (
-                    len(self._impressions.get((live.placement.name, person), ())) >= live.placement.daily_cap
-                ):
-                    obstacles["CAP_REACHED"] = None
-                else:
-                    fitting.append((live, fit))
-            if fitting:
-                chosen, fit = min(fitting, key=_rank)
+            for audience, fit in sorted(self._fits.get(person, {}).items(), key=_relevance, reverse=True):
+                if best and fit.relevance < best[1].relevance:
+                    break
+                for live in self._for.get((audience, touchpoint), ()):
+                    if not live.in_flight(now):
+                        continue
+                    obstacle = self._obstacle(live.placement, person, fit)
+                    if obstacle is None:
+                        if best is None or _age(live) < _age(best[0]):
+                            best = live, fit
+                        break  # the others of this audience fit no better and are younger
+                    obstacles[obstacle] = None
+            if best:
+                chosen, fit = best
                 self._count(chosen.placement.name, person, decision, now + life)
                 reasons = tuple(f"INTEREST:{evidence}" for evidence in fit.evidence[:_MOST_REASONS])
                 return Choice(chosen, fit.relevance, reasons or ("IN_AUDIENCE",))
             if not obstacles:
-                live_here = any(each.in_flight(now) for each in self._at.get(touchpoint, {}).values())
+                live_here = any(each.in_flight(now) for each in self._at.get(touchpoint, ()))
                 obstacles["NOT_IN_AUDIENCE" if live_here else "NO_LIVE_PLACEMENT"] = None
             return Choice(None, 0, tuple(obstacles))
 
-    def _places_of(self, placement: Placement) -> tuple[dict[str, LivePlacement], dict[str, LivePlacement]]:
+    def _places_of(self, placement: Placement) -> tuple[list[LivePlacement], list[LivePlacement]]:
         return self._at[placement.touchpoint], self._for[placement.audience, placement.touchpoint]
 
-    def _concerning(self, person: str, touchpoint: str) -> Iterable[tuple[LivePlacement, Fit]]:
-        for audience, fit in self._fits.get(person, {}).items():
-            for live in self._for.get((audience, touchpoint), {}).values():
-                yield live, fit
+    def _obstacle(self, placement: Placement, person: str, fit: Fit) -> str | None:
+        """Why the person is not to see a placement of their audience; None when nothing stands in the way."""
+        if fit.relevance < placement.relevance_floor:
+            return "BELOW_FLOOR"
+        if len(self._impressions.get((placement.name, person), ())) >= placement.daily_cap:
+            return "CAP_REACHED"
+        return None
 
     def _count(self, placement: str, person: str, decision: str, until: datetime) -> None:
         self._impressions[placement, person][decision] = until
@@ -160,7 +165,9 @@ class Engine:
                     del self._impressions[placement, person]
 
 
-def _rank(candidate: tuple[LivePlacement, Fit]) -> tuple[float, datetime, str]:
-    """The best fit first; of equal ones the oldest."""
-    live, fit = candidate
-    return -fit.relevance, live.placement.create_time, live.placement.name
+def _relevance(fit_of_audience: tuple[str, Fit]) -> float:
+    return fit_of_audience[1].relevance
+
+
+def _age(live: LivePlacement) -> tuple[datetime, str]:
+    return live.placement.create_time, live.placement.name
