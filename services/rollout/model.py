@@ -1,7 +1,7 @@
 """The rules of staged admission: pure, and the same for deciding, simulating and explaining."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from itertools import pairwise
@@ -39,6 +39,7 @@ class Reason(StrEnum):
     """Why an enterprise is not in."""
 
     NONE = ""
+    NOT_ON_THE_LIST = "NOT_ON_THE_LIST"
     NOT_VERIFIED = "NOT_VERIFIED"
     VERIFICATION_REVOKED = "VERIFICATION_REVOKED"
     NOT_IN_SHARE = "NOT_IN_SHARE"
@@ -50,6 +51,7 @@ class Reason(StrEnum):
 
 NEXT_STEPS: Mapping[Reason, str] = {
     Reason.NONE: "",
+    Reason.NOT_ON_THE_LIST: "Ask for verification with POST /v1/{enterprise}:requestVerification.",
     Reason.NOT_VERIFIED: "Ask for verification with POST /v1/{enterprise}:requestVerification. A verified enterprise is "
     "admitted by itself as soon as the stage has a place.",
     Reason.VERIFICATION_REVOKED: "Ask for verification again with POST /v1/{enterprise}:requestVerification. Your place is kept.",
@@ -91,10 +93,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """What a rollout served before a widening: a rollback restores exactly this."""
+    """What a rollback restores: the stage before a widening, and the enterprises that held a seat in it."""
 
     stage: int
-    active: frozenset[str]
+    seated: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +134,14 @@ class Rollout:
 
 
 def check_stages(stages: Sequence[Stage]) -> None:
-    """Raise INVALID_ARGUMENT unless there is a stage, ids differ, and no stage takes fewer than the one before."""
+    """Raise INVALID_ARGUMENT unless there is a stage, ids differ, each takes somebody and none fewer than the one before."""
     if not stages:
         raise invalid("rollout.stages", "needs at least one stage", reason="REQUIRED")
     if len({stage.id for stage in stages}) < len(stages):
         raise invalid("rollout.stages", "ids must differ", reason="STAGE_ID_REPEATED")
+    for index, stage in enumerate(stages):
+        if not 0 < stage.basis_points <= BUCKETS:
+            raise invalid(f"rollout.stages[{index}].basis_points", f"must be 1 to {BUCKETS}")
     for index, (narrow, wide) in enumerate(pairwise(stages), start=1):
         if not narrow.is_narrower_than(wide):
             raise invalid(
@@ -156,12 +161,12 @@ def start(rollout: Rollout) -> Rollout:
     return replace(rollout, state=RolloutState.RUNNING, stage=0)
 
 
-def advance(rollout: Rollout, active: Iterable[str]) -> Rollout:
-    """Widen to the next stage, remembering who is active as the anchor."""
+def advance(rollout: Rollout, records: Iterable["Record"]) -> Rollout:
+    """Widen to the next stage, remembering as the anchor who holds a seat in this one."""
     stage = _running(rollout)
     if stage + 1 == len(rollout.stages):
         raise _refused("LAST_STAGE", rollout, "there is no wider stage")
-    anchor = Anchor(stage, frozenset(active))
+    anchor = Anchor(stage, frozenset(record.enterprise for record in records if record.holds_seat))
     return replace(rollout, stage=stage + 1, anchors=(*rollout.anchors, anchor))
 
 
@@ -223,8 +228,10 @@ class Record:
     What is known and decided of one enterprise in one rollout.
 
     Attributes:
-        arrival: the order of registration; the waitlist's order.
-        seat: the order of the first admission; None before it. Kept for ever, so that nobody loses their place.
+        arrival: the order in which the rollout heard of enterprises; the waitlist's order.
+        position: the place on the waitlist, from 1; 0 for whoever does not wait for a place.
+        seat: the order of the first admission; None before it. Kept for ever: a free place goes first to whoever had one.
+        admit_time: of the first admission.
     """
 
     enterprise: str
@@ -236,86 +243,83 @@ class Record:
     stage: str = ""
     position: int = 0
     seat: int | None = None
-    admit_time: datetime | None = field(default=None, compare=False)
+    admit_time: datetime | None = None
+
+    @property
+    def holds_seat(self) -> bool:
+        """Whether it counts against the quota: it is in, or would be but for its verification."""
+        return self.state is AdmissionState.ACTIVE or self.reason is Reason.VERIFICATION_REVOKED
 
 
 def decide(
-    rollout: Rollout, records: Sequence[Record], *, now: datetime, anchor: Anchor | None = None
+    rollout: Rollout, records: Iterable[Record], *, now: datetime, anchor: Anchor | None = None
 ) -> list[Record]:
     """
     Decide all records of a rollout anew.
 
     Eligibility outranks stickiness: an enterprise that lost its verification is suspended and keeps its seat, also
-    against the quota. Whoever is in stays in. Free seats go, in a running rollout, first to those who had one before and
-    then in the order of arrival, to enterprises whose bucket is within the stage's share.
+    against the quota. Whoever is in stays in. Free seats go, in a rollout that runs and is not killed, first to those who
+    had one before and then in the order of arrival, to enterprises whose bucket is within the stage's share.
 
     Args:
         rollout: after its transition.
         records: all of them, in any order.
         now: the admission time of whoever enters.
-        anchor: given by a rollback: whoever is active and not in it is suspended.
+        anchor: given by a rollback: whoever holds a seat and is not in it loses it until the stage opens again.
 
     Returns:
         The records in the order of arrival.
     """
-    decided = [_keep(record, anchor) for record in records]
-    stage = rollout.current_stage
-    taken = sum(1 for record in decided if _holds_seat(record))
-    next_seat = max((record.seat for record in decided if record.seat is not None), default=0) + 1
+    outcome = {record.enterprise: _keep(record, anchor) for record in records}
+    taken = sum(record.holds_seat for record in outcome.values())
+    next_seat = max((record.seat or 0 for record in outcome.values()), default=0) + 1
     queue = sorted(
-        (record for record in decided if record.verified and not _holds_seat(record)),
+        (record for record in outcome.values() if record.verified and not record.holds_seat),
         key=lambda record: (record.seat is None, record.seat or 0, record.arrival),
     )
+    stage, closed = rollout.current_stage, _closed(rollout)
     waiting = 0
-    outcome = {record.enterprise: record for record in decided}
     for record in queue:
-        if rollout.state is not RolloutState.RUNNING or stage is None:
+        if stage is None or closed:
             rolled_back = record.reason is Reason.STAGE_ROLLED_BACK
-            changed = record if rolled_back else _wait(record, Reason.ROLLOUT_NOT_RUNNING)
+            decided = record if rolled_back else _wait(record, closed)
         elif record.bucket >= stage.basis_points:
-            changed = _wait(record, Reason.NOT_IN_SHARE)
+            decided = _wait(record, Reason.NOT_IN_SHARE)
         elif stage.quota and taken >= stage.quota:
             waiting += 1
-            changed = _wait(record, Reason.QUOTA_FULL, waiting)
+            decided = _wait(record, Reason.QUOTA_FULL, waiting)
         else:
             taken += 1
-            seat = record.seat or next_seat
-            next_seat = max(next_seat, seat + 1)
-            changed = replace(
+            decided = replace(
                 record,
                 state=AdmissionState.ACTIVE,
                 reason=Reason.NONE,
                 stage=stage.id,
                 position=0,
-                seat=seat,
+                seat=record.seat or next_seat,
                 admit_time=record.admit_time or now,
             )
-        outcome[record.enterprise] = changed
+            next_seat += record.seat is None
+        outcome[record.enterprise] = decided
     return sorted(outcome.values(), key=lambda record: record.arrival)
 
 
+def _closed(rollout: Rollout) -> Reason:
+    """Why a rollout gives out no seats at present; NONE when it does."""
+    if rollout.killed:
+        return Reason.EDITION_KILLED
+    return Reason.NONE if rollout.state is RolloutState.RUNNING else Reason.ROLLOUT_NOT_RUNNING
+
+
 def _keep(record: Record, anchor: Anchor | None) -> Record:
-    """What holds before any free seat is given: eligibility, and the anchor of a rollback."""
+    """What holds before any free seat is given: the anchor of a rollback, and eligibility."""
+    if not record.holds_seat:
+        return record if record.verified else _wait(record, Reason.NOT_VERIFIED)
+    if anchor is not None and record.enterprise not in anchor.seated:
+        return _wait(record, Reason.STAGE_ROLLED_BACK if record.verified else Reason.NOT_VERIFIED)
     if not record.verified:
-        if record.seat is None:
-            return replace(record, state=AdmissionState.WAITLISTED, reason=Reason.NOT_VERIFIED, position=0)
-        if _holds_seat(record) and (anchor is None or record.enterprise in anchor.active):
-            return replace(
-                record, state=AdmissionState.SUSPENDED, reason=Reason.VERIFICATION_REVOKED, position=0
-            )
-        return replace(record, state=AdmissionState.SUSPENDED, reason=Reason.STAGE_ROLLED_BACK, position=0)
-    if _holds_seat(record):
-        if anchor is not None and record.enterprise not in anchor.active:
-            return replace(
-                record, state=AdmissionState.SUSPENDED, reason=Reason.STAGE_ROLLED_BACK, position=0
-            )
-        return replace(record, state=AdmissionState.ACTIVE, reason=Reason.NONE, position=0)
-    return record
-
-
-def _holds_seat(record: Record) -> bool:
-    """Whether the record counts against the quota: active, or suspended only for its verification."""
-    return record.state is AdmissionState.ACTIVE or record.reason is Reason.VERIFICATION_REVOKED
+        return _wait(record, Reason.VERIFICATION_REVOKED)
+    return replace(record, state=AdmissionState.ACTIVE, reason=Reason.NONE, position=0)
 
 
 def _wait(record: Record, reason: Reason, position: int = 0) -> Record:

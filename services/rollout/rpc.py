@@ -1,6 +1,6 @@
 """The gRPC face of rollout: proto to model and back, nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import grpc
@@ -33,7 +33,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
 
     def GetRollout(self, request: pb.GetRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         with self._database.transaction(current_call().scope) as tx:
-            return _rollout(tx, usecases.get_rollout(tx, request.name))
+            return _rollouts(tx, [usecases.get_rollout(tx, request.name)])[0]
 
     def ListRollouts(
         self, request: pb.ListRolloutsRequest, context: grpc.ServicerContext
@@ -43,13 +43,12 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
             found = store.list_rollouts(
                 tx, limit=size + 1, before=(str(after[0]), str(after[1])) if after else None
             )
-            token = ""
-            if len(found) > size:
-                last = found[size - 1]
-                token = encode_token((last.create_time.isoformat(), last.name), query=request)
-            return pb.ListRolloutsResponse(
-                rollouts=[_rollout(tx, each) for each in found[:size]], next_page_token=token
-            )
+            rollouts = _rollouts(tx, found[:size])
+        token = ""
+        if len(found) > size:
+            last = found[size - 1]
+            token = encode_token((last.create_time.isoformat(), last.name), query=request)
+        return pb.ListRolloutsResponse(rollouts=rollouts, next_page_token=token)
 
     def StartRollout(self, request: pb.StartRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.start(tx, request.name, request.etag))
@@ -65,13 +64,13 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         )
 
     def PauseRollout(self, request: pb.PauseRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
-        return self._write(request, lambda tx: usecases.pause(tx, request.name, request.etag))
+        return self._write(request, lambda tx: usecases.pause(tx, request.name, request.etag, request.reason))
 
     def ResumeRollout(self, request: pb.ResumeRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.resume(tx, request.name, request.etag))
 
     def KillRollout(self, request: pb.KillRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
-        return self._write(request, lambda tx: usecases.kill(tx, request.name, request.etag))
+        return self._write(request, lambda tx: usecases.kill(tx, request.name, request.etag, request.reason))
 
     def UnkillRollout(self, request: pb.UnkillRolloutRequest, context: grpc.ServicerContext) -> pb.Rollout:
         return self._write(request, lambda tx: usecases.unkill(tx, request.name, request.etag))
@@ -85,9 +84,11 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
             found = store.page_records(
                 tx, rollout, limit=size + 1, after=(int(after[0]), int(after[1])) if after else None
             )
-        token = encode_token(found[size - 1][0], query=request) if len(found) > size else ""
         return pb.ListAdmissionsResponse(
-            admissions=[_admission(r) for _, r in found[:size]], next_page_token=token
+            admissions=[_admission(record) for record in found[:size]],
+            next_page_token=encode_token(store.listing_key(found[size - 1]), query=request)
+            if len(found) > size
+            else "",
         )
 
     def GetEdition(self, request: pb.GetEditionRequest, context: grpc.ServicerContext) -> pb.Edition:
@@ -99,7 +100,7 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
         return pb.Edition(
             admitted=edition.admitted,
             state=pb.Admission.State.Value(record.state) if record else pb.Admission.STATE_UNSPECIFIED,
-            stage=record.stage if record else "",
+            stage=record.stage if record and edition.admitted else "",
             reason=edition.reason,
             next_step=next_step(edition.reason, enterprise),
             position=record.position if record else 0,
@@ -109,18 +110,25 @@ class RolloutServicer(pb_grpc.RolloutServiceServicer):
 
     def GetSnapshot(self, request: pb.GetSnapshotRequest, context: grpc.ServicerContext) -> pb.Snapshot:
         with self._database.transaction(current_call().scope) as tx:
-            version, sha256, document = usecases.newest_snapshot(tx)
+            newest = store.get_snapshot(tx)
+        if newest is None:
+            return pb.Snapshot()
+        version, sha256, document = newest
         return pb.Snapshot(
-            version=version, sha256=sha256, document=b"" if request.if_newer >= version else document
+            version=version, sha256=sha256, document=b"" if request.if_newer == version else document
         )
 
     def _write(self, request: Message, change: Callable[[Transaction], Rollout]) -> pb.Rollout:
         with self._database.transaction(current_call().scope) as tx:
-            return tx.once(request, lambda: _rollout(tx, change(tx)))
+            return tx.once(request, lambda: _rollouts(tx, [change(tx)])[0])
 
 
-def _rollout(tx: Transaction, rollout: Rollout) -> pb.Rollout:
-    admitted, waiting = store.count_admissions(tx, [rollout.name]).get(rollout.name, (0, 0))
+def _rollouts(tx: Transaction, rollouts: Sequence[Rollout]) -> list[pb.Rollout]:
+    counts = store.count_admissions(tx, [each.name for each in rollouts])
+    return [_rollout(each, *counts.get(each.name, (0, 0))) for each in rollouts]
+
+
+def _rollout(rollout: Rollout, admitted: int, waiting: int) -> pb.Rollout:
     return pb.Rollout(
         name=rollout.name,
         flag=rollout.flag,

@@ -1,6 +1,7 @@
 """Every SQL statement of rollout: model objects in and out."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -18,6 +19,22 @@ from services.rollout.model import (
 )
 
 _ROLLOUT = "select * from rollouts"
+_RECORD = """
+    select e.enterprise, e.arrival, e.verified, a.state, a.reason, a.stage, a.position, a.bucket, a.seat, a.admit_time
+    from admissions a join enterprises e on e.enterprise = a.enterprise
+"""
+_PART = "case a.state when 'ACTIVE' then 0 when 'SUSPENDED' then 1 else 2 end"
+_NUMBER = "case a.state when 'WAITLISTED' then e.arrival else a.seat end"
+
+
+def lock(tx: Transaction) -> None:
+    """
+    Wait until nobody else decides, and let others wait until the transaction ends.
+
+    Whoever changes a rollout or learns of an enterprise comes through here first: so quotas are exact, a rollout that is
+    being made misses no enterprise, and snapshots have one order.
+    """
+    tx.execute("select pg_advisory_xact_lock(hashtext('rollout'), hashtext('decisions'))")
 
 
 def insert_rollout(tx: Transaction, rollout: Rollout) -> bool:
@@ -35,7 +52,7 @@ def insert_rollout(tx: Transaction, rollout: Rollout) -> bool:
 
 
 def update_rollout(tx: Transaction, rollout: Rollout) -> None:
-    """Store a rollout that was locked in this transaction."""
+    """Store a changed rollout."""
     tx.execute(
         """
         update rollouts set state = %(state)s, stage = %(stage)s, killed = %(killed)s, anchors = %(anchors)s,
@@ -58,35 +75,27 @@ def rollout_of_flag(tx: Transaction, flag: str) -> Rollout | None:
     return _rollout(row) if row else None
 
 
-def lock_rollout(tx: Transaction, name: str) -> Rollout | None:
-    """A rollout, locked until the transaction ends: who decides admissions holds this lock, so that quotas are exact."""
-    row = tx.execute(_ROLLOUT + " where name = %s for update", (name,)).fetchone()
-    return _rollout(row) if row else None
-
-
-def lock_rollouts(tx: Transaction) -> list[Rollout]:
-    """All rollouts, locked in one order."""
-    return [_rollout(row) for row in tx.execute(_ROLLOUT + " order by name for update").fetchall()]
-
-
 def all_rollouts(tx: Transaction) -> list[Rollout]:
     """All rollouts, by name. There is one for each flag, so there are few."""
     return [_rollout(row) for row in tx.execute(_ROLLOUT + " order by name").fetchall()]
 
 
 def list_rollouts(tx: Transaction, *, limit: int, before: tuple[str, str] | None = None) -> list[Rollout]:
-    """Rollouts, newest first, after the one with this creation time and name."""
-    time, name = before or ("infinity", "")
+    """Rollouts, newest first, after the one with this creation time (ISO 8601) and name."""
+    time, name = before or (None, None)
     rows = tx.execute(
         _ROLLOUT
-        + " where (create_time, name) < (%s::timestamptz, %s) order by create_time desc, name desc limit %s",
-        (time, name, limit),
+        + """
+        where %(time)s::timestamptz is null or (create_time, name) < (%(time)s::timestamptz, %(name)s)
+        order by create_time desc, name desc limit %(limit)s
+        """,
+        {"time": time, "name": name, "limit": limit},
     )
     return [_rollout(row) for row in rows.fetchall()]
 
 
 def count_admissions(tx: Transaction, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """How many are active and how many wait in each of these rollouts."""
+    """How many are active and how many wait in each of these rollouts; one that is not there has nobody."""
     rows = tx.execute(
         """
         select rollout, count(*) filter (where state = 'ACTIVE') as active,
@@ -98,71 +107,71 @@ def count_admissions(tx: Transaction, names: Sequence[str]) -> dict[str, tuple[i
     return {row["rollout"]: (row["active"], row["waiting"]) for row in rows.fetchall()}
 
 
-def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool | None) -> None:
-    """Remember an enterprise, and whether it is verified; None leaves that as it is."""
-    tx.execute(
+def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> bool:
+    """Remember whether an enterprise is verified, unless something newer is known. Whether this was news."""
+    saved = tx.execute(
         """
-        insert into enterprises as known (enterprise, verified) values (%(enterprise)s, coalesce(%(verified)s, false))
-        on conflict (enterprise) do update set verified = coalesce(%(verified)s, known.verified)
+        insert into enterprises as known (enterprise, verified, told_time) values (%s, %s, %s)
+        on conflict (enterprise) do update set verified = excluded.verified, told_time = excluded.told_time
+          where known.told_time < excluded.told_time
         """,
-        {"enterprise": enterprise, "verified": verified},
+        (enterprise, verified, told),
     )
+    return saved.rowcount == 1
 
 
 def records(tx: Transaction, rollout: Rollout) -> list[Record]:
-    """What is known and decided of every enterprise, also of those of which nothing is decided yet."""
+    """A rollout's records as they were decided, with what is known of their enterprises now, in the order of arrival."""
+    rows = tx.execute(_RECORD + " where a.rollout = %s order by e.arrival", (rollout.name,))
+    return [_record(row) for row in rows.fetchall()]
+
+
+def undecided(tx: Transaction, rollout: Rollout) -> list[Record]:
+    """A first record for each enterprise of which the rollout has none."""
     rows = tx.execute(
         """
-        select e.enterprise, e.arrival, e.verified, a.state, a.reason, a.stage, a.position, a.bucket, a.seat, a.admit_time
-        from enterprises e left join admissions a on a.enterprise = e.enterprise and a.rollout = %s
-        order by e.arrival
+        select enterprise, arrival, verified from enterprises e
+        where not exists (select from admissions a where a.rollout = %s and a.enterprise = e.enterprise)
         """,
         (rollout.name,),
     )
-    return [_record(row, rollout.salt) for row in rows.fetchall()]
+    return [Record(**row, bucket=bucket_of(rollout.salt, row["enterprise"])) for row in rows.fetchall()]
 
 
 def get_record(tx: Transaction, rollout: Rollout, enterprise: str) -> Record | None:
-    """What is known and decided of one enterprise."""
+    """What is known and decided of one enterprise; None when nobody told of it yet."""
     row = tx.execute(
-        """
-        select e.enterprise, e.arrival, e.verified, a.state, a.reason, a.stage, a.position, a.bucket, a.seat, a.admit_time
-        from enterprises e left join admissions a on a.enterprise = e.enterprise and a.rollout = %s
-        where e.enterprise = %s
-        """,
-        (rollout.name, enterprise),
+        _RECORD + " where (a.rollout, a.enterprise) = (%s, %s)", (rollout.name, enterprise)
     ).fetchone()
-    return _record(row, rollout.salt) if row else None
+    return _record(row) if row else None
 
 
 def page_records(
     tx: Transaction, rollout: Rollout, *, limit: int, after: tuple[int, int] | None = None
-) -> list[tuple[tuple[int, int], Record]]:
-    """Decided records with their sort keys: the active by seat, the suspended by seat, then the waitlist by arrival."""
+) -> list[Record]:
+    """Records after the one with this `listing_key`: the active by seat, the suspended by seat, the rest by arrival."""
     rows = tx.execute(
-        """
-        select * from (
-            select e.enterprise, e.arrival, e.verified, a.state, a.reason, a.stage, a.position, a.bucket, a.seat, a.admit_time,
-                   case a.state when 'ACTIVE' then 0 when 'SUSPENDED' then 1 else 2 end as part,
-                   case a.state when 'WAITLISTED' then e.arrival else a.seat end as number
-            from admissions a join enterprises e on e.enterprise = a.enterprise
-            where a.rollout = %s
-        ) as listed
-        where (part, number) > (%s, %s) order by part, number limit %s
-        """,
+        _RECORD
+        + f" where a.rollout = %s and ({_PART}, {_NUMBER}) > (%s, %s) order by {_PART}, {_NUMBER} limit %s",
         (rollout.name, *(after or (-1, 0)), limit),
     )
-    return [((row["part"], row["number"]), _record(row, rollout.salt)) for row in rows.fetchall()]
+    return [_record(row) for row in rows.fetchall()]
 
 
-def save_records(tx: Transaction, rollout: Rollout, changed: Iterable[Record]) -> None:
+def listing_key(record: Record) -> tuple[int, int]:
+    """By what `page_records` orders."""
+    part = {AdmissionState.ACTIVE: 0, AdmissionState.SUSPENDED: 1, AdmissionState.WAITLISTED: 2}[record.state]
+    return part, record.arrival if record.seat is None else record.seat
+
+
+def save_records(tx: Transaction, rollout: Rollout, decided: Iterable[Record]) -> None:
     """Store decided records."""
     tx.executemany(
         """
         insert into admissions (rollout, enterprise, state, reason, stage, position, bucket, seat, admit_time)
         values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-        on conflict (rollout, enterprise) do update set state = excluded.state, reason = excluded.reason, stage = excluded.stage,
-               position = excluded.position, seat = excluded.seat, admit_time = excluded.admit_time
+        on conflict (rollout, enterprise) do update set state = excluded.state, reason = excluded.reason,
+               stage = excluded.stage, position = excluded.position, seat = excluded.seat, admit_time = excluded.admit_time
         """,
         [
             (
@@ -176,16 +185,9 @@ def save_records(tx: Transaction, rollout: Rollout, changed: Iterable[Record]) -
                 r.seat,
                 r.admit_time,
             )
-            for r in changed
+            for r in decided
         ],
     )
-
-
-def next_snapshot_version(tx: Transaction) -> int:
-    """The version of the snapshot to come. Serialises all who make one until their transactions end."""
-    tx.execute("select pg_advisory_xact_lock(hashtext('rollout.snapshots'))")
-    row = tx.execute("select version from snapshots").fetchone()
-    return (row["version"] if row else 0) + 1
 
 
 def save_snapshot(tx: Transaction, version: int, sha256: str, document: bytes) -> None:
@@ -193,7 +195,8 @@ def save_snapshot(tx: Transaction, version: int, sha256: str, document: bytes) -
     tx.execute(
         """
         insert into snapshots (version, sha256, document) values (%s, %s, %s)
-        on conflict (only_one) do update set version = excluded.version, sha256 = excluded.sha256, document = excluded.document
+        on conflict (only_one) do update set version = excluded.version, sha256 = excluded.sha256,
+               document = excluded.document
         """,
         (version, sha256, document),
     )
@@ -203,6 +206,12 @@ def get_snapshot(tx: Transaction) -> tuple[int, str, bytes] | None:
     """The newest snapshot: version, hash, compressed document."""
     row = tx.execute("select version, sha256, document from snapshots").fetchone()
     return (row["version"], row["sha256"], row["document"]) if row else None
+
+
+def snapshot_version(tx: Transaction) -> int:
+    """The version of the newest snapshot; 0 before the first."""
+    row = tx.execute("select version from snapshots").fetchone()
+    return row["version"] if row else 0
 
 
 def _row(rollout: Rollout) -> dict[str, Any]:
@@ -216,7 +225,7 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "state": rollout.state,
         "stage": rollout.stage,
         "killed": rollout.killed,
-        "anchors": Jsonb([{"stage": a.stage, "active": sorted(a.active)} for a in rollout.anchors]),
+        "anchors": Jsonb([{"stage": a.stage, "seated": sorted(a.seated)} for a in rollout.anchors]),
         "revision": rollout.revision,
         "create_time": rollout.create_time,
         "update_time": rollout.update_time,
@@ -232,26 +241,12 @@ def _rollout(row: dict[str, Any]) -> Rollout:
         state=RolloutState(row["state"]),
         stage=row["stage"],
         killed=row["killed"],
-        anchors=tuple(Anchor(each["stage"], frozenset(each["active"])) for each in row["anchors"]),
+        anchors=tuple(Anchor(each["stage"], frozenset(each["seated"])) for each in row["anchors"]),
         revision=row["revision"],
         create_time=row["create_time"],
         update_time=row["update_time"],
     )
 
 
-def _record(row: dict[str, Any], salt: str) -> Record:
-    fresh = Record(row["enterprise"], row["arrival"], row["verified"], bucket_of(salt, row["enterprise"]))
-    if row["state"] is None:
-        return fresh
-    return Record(
-        enterprise=row["enterprise"],
-        arrival=row["arrival"],
-        verified=row["verified"],
-        bucket=row["bucket"],
-        state=AdmissionState(row["state"]),
-        reason=Reason(row["reason"]),
-        stage=row["stage"],
-        position=row["position"],
-        seat=row["seat"],
-        admit_time=row["admit_time"],
-    )
+def _record(row: dict[str, Any]) -> Record:
+    return Record(**{**row, "state": AdmissionState(row["state"]), "reason": Reason(row["reason"])})

@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from numerator.events.v1 import rollout_pb2 as events
 
@@ -17,6 +18,7 @@ from services.rollout.model import AdmissionState, Anchor, Reason, Record, Rollo
 def create_rollout(tx: Transaction, *, name: str, flag: str, stages: Sequence[Stage]) -> Rollout:
     """Store a DRAFT. Its salt is its name: two rollouts put the same enterprise into different buckets."""
     model.check_stages(stages)
+    store.lock(tx)
     rollout = Rollout(
         name, flag or model.EDITION_FLAG, name, tuple(stages), create_time=tx.now, update_time=tx.now
     )
@@ -28,6 +30,7 @@ def create_rollout(tx: Transaction, *, name: str, flag: str, stages: Sequence[St
             metadata={"name": name, "flag": rollout.flag},
         )
     _decide(tx, rollout)
+    _publish_snapshot(tx)
     return rollout
 
 
@@ -46,55 +49,57 @@ def start(tx: Transaction, name: str, etag: str) -> Rollout:
 
 def advance(tx: Transaction, name: str, etag: str) -> Rollout:
     """Widen by one stage and admit."""
-
-    def widen(rollout: Rollout) -> Rollout:
-        active = [r.enterprise for r in store.records(tx, rollout) if r.state is AdmissionState.ACTIVE]
-        return model.advance(rollout, active)
-
-    return _change(tx, name, etag, widen)
+    return _change(tx, name, etag, lambda rollout: model.advance(rollout, store.records(tx, rollout)))
 
 
 def rollback(tx: Transaction, name: str, etag: str, reason: str) -> Rollout:
     """Serve again what was served before the last widening."""
-    before = _locked(tx, name, etag)
-    after, anchor = model.rollback(before)
+    after, anchor = model.rollback(_locked(tx, name, etag))
     after = _save(tx, after, anchor)
     stage = after.stages[anchor.stage].id
     tx.emit(events.RolloutRolledBack(rollout=name, stage=stage, reason=reason), subject=name)
     return after
 
 
-def pause(tx: Transaction, name: str, etag: str) -> Rollout:
+def pause(tx: Transaction, name: str, etag: str, reason: str) -> Rollout:
     """Let nobody new in."""
-    return _change(tx, name, etag, model.pause)
+    after = _change(tx, name, etag, model.pause)
+    tx.emit(events.RolloutPaused(rollout=name, reason=reason), subject=name)
+    return after
 
 
 def resume(tx: Transaction, name: str, etag: str) -> Rollout:
-    """Let people in again, those first who became eligible meanwhile."""
-    return _change(tx, name, etag, model.resume)
+    """Let people in again, also those who became eligible meanwhile."""
+    after = _change(tx, name, etag, model.resume)
+    tx.emit(events.RolloutResumed(rollout=name), subject=name)
+    return after
 
 
-def kill(tx: Transaction, name: str, etag: str) -> Rollout:
+def kill(tx: Transaction, name: str, etag: str, reason: str) -> Rollout:
     """Turn the flag off for everybody."""
-    return _change(tx, name, etag, model.kill)
+    after = _change(tx, name, etag, model.kill)
+    tx.emit(events.RolloutKilled(rollout=name, reason=reason), subject=name)
+    return after
 
 
 def unkill(tx: Transaction, name: str, etag: str) -> Rollout:
     """Serve again what was served."""
-    return _change(tx, name, etag, model.unkill)
+    after = _change(tx, name, etag, model.unkill)
+    tx.emit(events.RolloutUnkilled(rollout=name), subject=name)
+    return after
 
 
-def remember_enterprise(tx: Transaction, enterprise: str, *, verified: bool | None) -> None:
+def remember_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> None:
     """
-    Take in what accounts told of an enterprise and decide every rollout anew.
+    Take in what accounts told of an enterprise at a moment, and decide every rollout anew.
 
-    The rollouts are locked first: decisions of one rollout come one after another, so that quotas are exact however many
-    verifications arrive at once.
+    What is older than what is known changes nothing: events of one enterprise may come in any order.
     """
-    rollouts = store.lock_rollouts(tx)
-    store.save_enterprise(tx, enterprise, verified=verified)
-    for rollout in rollouts:
-        _decide(tx, rollout)
+    store.lock(tx)
+    if store.save_enterprise(tx, enterprise, verified=verified, told=told):
+        for rollout in store.all_rollouts(tx):
+            _decide(tx, rollout)
+        _publish_snapshot(tx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,26 +114,16 @@ class Edition:
 
 def edition_of(tx: Transaction, enterprise: str) -> Edition:
     """Where an enterprise stands in the rollout of the edition."""
-    snapshot = store.get_snapshot(tx)
-    version = snapshot[0] if snapshot else 0
+    version = store.snapshot_version(tx)
     rollout = store.rollout_of_flag(tx, model.EDITION_FLAG)
-    record = store.get_record(tx, rollout, enterprise) if rollout else None
-    if rollout is None or record is None:
+    if rollout is None:
         return Edition(False, None, Reason.ROLLOUT_NOT_RUNNING, version)
+    record = store.get_record(tx, rollout, enterprise)
+    if record is None:
+        return Edition(False, None, Reason.NOT_ON_THE_LIST, version)
     if rollout.killed:
         return Edition(False, record, Reason.EDITION_KILLED, version)
     return Edition(record.state is AdmissionState.ACTIVE, record, record.reason, version)
-
-
-def newest_snapshot(tx: Transaction) -> tuple[int, str, bytes]:
-    """The newest snapshot: version, hash, document. The first one is made when it is first asked for: nobody is in."""
-    found = store.get_snapshot(tx)
-    if found is None:
-        _publish_snapshot(tx)
-        found = store.get_snapshot(tx)
-    if found is None:
-        raise AssertionError("a snapshot was just stored")
-    return found
 
 
 def compile_snapshot(version: int, serving: Sequence[tuple[Rollout, Sequence[Record]]]) -> dict[str, object]:
@@ -181,9 +176,8 @@ def _change(tx: Transaction, name: str, etag: str, transition: Callable[[Rollout
 
 
 def _locked(tx: Transaction, name: str, etag: str) -> Rollout:
-    rollout = store.lock_rollout(tx, name)
-    if rollout is None:
-        raise not_found(name)
+    store.lock(tx)
+    rollout = get_rollout(tx, name)
     if etag and etag != rollout.etag:
         raise etag_mismatch()
     return rollout
@@ -193,38 +187,55 @@ def _save(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> Ro
     saved = replace(rollout, revision=rollout.revision + 1, update_time=tx.now)
     store.update_rollout(tx, saved)
     _decide(tx, saved, anchor)
+    _publish_snapshot(tx)
     return saved
 
 
 def _decide(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> None:
-    """Decide a rollout's records anew, store and tell what changed, and publish a snapshot."""
-    before = {record.enterprise: record for record in store.records(tx, rollout)}
-    decided = model.decide(rollout, list(before.values()), now=tx.now, anchor=anchor)
-    store.save_records(tx, rollout, decided)
-    for record in decided:
-        was = before[record.enterprise].state
-        if record.state is AdmissionState.ACTIVE and was is not AdmissionState.ACTIVE:
+    """Decide a rollout's records anew; store and tell what changed."""
+    known = {record.enterprise: record for record in store.records(tx, rollout)}
+    decided = model.decide(
+        rollout, [*known.values(), *store.undecided(tx, rollout)], now=tx.now, anchor=anchor
+    )
+    changed = [record for record in decided if record != known.get(record.enterprise)]
+    store.save_records(tx, rollout, changed)
+    for record in changed:
+        before = known.get(record.enterprise)
+        was_in, is_in = (each and each.state is AdmissionState.ACTIVE for each in (before, record))
+        if is_in and not was_in:
             granted = events.AdmissionGranted(
                 rollout=rollout.name, enterprise=record.enterprise, stage=record.stage
             )
             tx.emit(granted, subject=record.enterprise, enterprise=record.enterprise)
-        elif record.state is AdmissionState.SUSPENDED and was is AdmissionState.ACTIVE:
-            rests = events.AdmissionSuspended(
+        elif was_in and not is_in:
+            suspended = events.AdmissionSuspended(
                 rollout=rollout.name, enterprise=record.enterprise, reason=record.reason
             )
-            tx.emit(rests, subject=record.enterprise, enterprise=record.enterprise)
-    _publish_snapshot(tx)
+            tx.emit(suspended, subject=record.enterprise, enterprise=record.enterprise)
 
 
 def _publish_snapshot(tx: Transaction) -> None:
-    version = store.next_snapshot_version(tx)
-    rollouts = store.all_rollouts(tx)
-    document = compile_snapshot(version, [(rollout, store.records(tx, rollout)) for rollout in rollouts])
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
-    sha256, packed = hashlib.sha256(text).hexdigest(), zlib.compress(text, 6)
-    store.save_snapshot(tx, version, sha256, packed)
+    """Store and tell the next snapshot, unless it would say what the newest one says."""
+    serving = [(rollout, store.records(tx, rollout)) for rollout in store.all_rollouts(tx)]
+    newest = store.get_snapshot(tx)
+    version, sha256, _ = newest or (0, "", b"")
+    if _sha256(_document(version, serving)) == sha256:
+        return
+    document = _document(version + 1, serving)
+    sha256, packed = _sha256(document), zlib.compress(document)
+    store.save_snapshot(tx, version + 1, sha256, packed)
     tx.emit(
-        events.SnapshotPublished(version=version, sha256=sha256, document=packed),
+        events.SnapshotPublished(version=version + 1, sha256=sha256, document=packed),
         subject="snapshots/newest",
         ordering_key="rollout.snapshots",
     )
+
+
+def _document(version: int, serving: Sequence[tuple[Rollout, Sequence[Record]]]) -> bytes:
+    """A snapshot as its bytes: the same for the same content."""
+    tree = compile_snapshot(version, serving)
+    return json.dumps(tree, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+
+
+def _sha256(document: bytes) -> str:
+    return hashlib.sha256(document).hexdigest()

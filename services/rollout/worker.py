@@ -19,14 +19,14 @@ class Worker:
 
     @event_handler(EnterpriseRegistered, scope=PLATFORM)
     def on_enterprise_registered(self, tx: Transaction, event: Event[EnterpriseRegistered]) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, verified=None)
+        usecases.remember_enterprise(tx, event.message.enterprise, verified=False, told=event.time)
 
     @event_handler(EnterpriseVerified, scope=PLATFORM)
     def on_enterprise_verified(self, tx: Transaction, event: Event[EnterpriseVerified]) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, verified=True)
+        usecases.remember_enterprise(tx, event.message.enterprise, verified=True, told=event.time)
 
     @event_handler(EnterpriseVerificationRevoked, scope=PLATFORM)
     def on_enterprise_verification_revoked(
         self, tx: Transaction, event: Event[EnterpriseVerificationRevoked]
     ) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, verified=False)
+        usecases.remember_enterprise(tx, event.message.enterprise, verified=False, told=event.time)

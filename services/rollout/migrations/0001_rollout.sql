@@ -13,11 +13,13 @@ create table rollouts (
     update_time timestamptz not null
 );
 
--- What rollout knows of enterprises, from accounts' events. `arrival` is the waitlist's order.
+-- What rollout knows of enterprises, from accounts' events. `arrival` is the waitlist's order; `told_time` that of the
+-- event that said so, because events may overtake each other.
 create table enterprises (
     enterprise text primary key,
     arrival    bigint generated always as identity,
-    verified   boolean not null default false
+    verified   boolean not null,
+    told_time  timestamptz not null
 );
 select chassis_tenant_table('enterprises');
 

@@ -89,12 +89,12 @@ def test_rollback__serves_the_anchor() -> None:
     """After a rollback exactly those are in who were in before the widening; a wider stage gives them their places back."""
     rollout = model.start(make_rollout())
     before = model.decide(rollout, make_records([True] * 6), now=NOW)
-    wide = model.advance(rollout, active(before))
+    wide = model.advance(rollout, before)
     widened = model.decide(wide, before, now=NOW)
 
     back, anchor = model.rollback(wide)
     rolled_back = model.decide(back, widened, now=NOW, anchor=anchor)
-    again = model.decide(model.advance(model.resume(back), active(rolled_back)), rolled_back, now=NOW)
+    again = model.decide(model.advance(model.resume(back), rolled_back), rolled_back, now=NOW)
 
     assert active(rolled_back) == active(before)
     assert len(active(widened)) == 5
@@ -102,6 +102,60 @@ def test_rollback__serves_the_anchor() -> None:
         Reason.STAGE_ROLLED_BACK
     }
     assert active(again) == active(widened)
+
+
+def test_rollback__of_the_unverified__gives_their_seats_back_too() -> None:
+    """Who had a seat but no verification when the stage widened has its seat again; nobody takes it after the rollback."""
+    rollout = model.start(make_rollout())
+    first, *others = model.decide(rollout, make_records([True] * 4), now=NOW)
+    revoked = model.decide(rollout, [replace(first, verified=False), *others], now=NOW)
+    wide = model.advance(rollout, revoked)
+    back, anchor = model.rollback(wide)
+    rolled_back = model.decide(back, model.decide(wide, revoked, now=NOW), now=NOW, anchor=anchor)
+
+    resumed = model.decide(model.resume(back), rolled_back, now=NOW)
+    restored = model.decide(model.resume(back), [replace(resumed[0], verified=True), *resumed[1:]], now=NOW)
+
+    assert active(resumed) == {"enterprises/e2"}
+    assert active(restored) == {"enterprises/e1", "enterprises/e2"}
+
+
+def test_rollback__then_revoked__is_told_what_it_can_do() -> None:
+    """Who lost its place to a rollback and then its verification must ask for that; its seat is no longer held."""
+    rollout = model.start(make_rollout())
+    wide = model.advance(rollout, model.decide(rollout, make_records([True] * 5), now=NOW))
+    widened = model.decide(wide, make_records([True] * 5), now=NOW)
+    back, anchor = model.rollback(wide)
+    rolled_back = model.decide(back, widened, now=NOW, anchor=anchor)
+
+    last = model.decide(back, [*rolled_back[:-1], replace(rolled_back[-1], verified=False)], now=NOW)[-1]
+    again = model.decide(back, [replace(last, verified=True)], now=NOW)[-1]
+
+    assert (last.state, last.reason) == (AdmissionState.SUSPENDED, Reason.NOT_VERIFIED)
+    assert (again.state, again.reason) == (AdmissionState.SUSPENDED, Reason.ROLLOUT_NOT_RUNNING)
+    assert again.seat == widened[-1].seat
+
+
+def test_kill__nobody_enters_and_nobody_loses_their_place() -> None:
+    """While it is killed records are kept and nobody enters; taken back, who became eligible meanwhile enters."""
+    rollout = model.start(make_rollout())
+    before = model.decide(rollout, make_records([True, False]), now=NOW)
+    killed = model.decide(model.kill(rollout), [before[0], replace(before[1], verified=True)], now=NOW)
+
+    back = model.decide(model.unkill(model.kill(rollout)), killed, now=NOW)
+
+    assert active(killed) == active(before)
+    assert killed[1].reason is Reason.EDITION_KILLED
+    assert active(back) == {"enterprises/e1", "enterprises/e2"}
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_next_step__every_reason_has_one(reason: Reason) -> None:
+    """Whoever is not in is told what to do, with their own name in it."""
+    step = model.next_step(reason, "enterprises/e1")
+
+    assert bool(step) == (reason is not Reason.NONE)
+    assert "{" not in step
 
 
 def test_stages__narrower_refused() -> None:
@@ -119,7 +173,7 @@ def test_decide__widening_expels_nobody(verified: list[bool], narrow: int, wide:
     rollout = model.start(make_rollout((Stage("narrow", narrow), Stage("wide", wide))))
     before = model.decide(rollout, make_records(verified), now=NOW)
 
-    after = model.decide(model.advance(rollout, active(before)), before, now=NOW)
+    after = model.decide(model.advance(rollout, before), before, now=NOW)
 
     assert active(before) <= active(after)
 
@@ -175,8 +229,8 @@ class AdmissionMachine(RuleBasedStateMachine):
     )
     @rule()
     def advance(self) -> None:
-        self.served.append(active(self.records))
-        self.rollout = model.advance(self.rollout, active(self.records))
+        self.served.append({record.enterprise for record in self.records if record.holds_seat})
+        self.rollout = model.advance(self.rollout, self.records)
         self.settle()
 
     @precondition(lambda self: self.rollout.anchors)
@@ -186,6 +240,21 @@ class AdmissionMachine(RuleBasedStateMachine):
         self.rollout, anchor = model.rollback(self.rollout)
         self.settle(anchor)
         assert active(self.records) == self.served.pop() & verified
+
+    @rule()
+    def kill(self) -> None:
+        before = active(self.records)
+        self.rollout = model.kill(self.rollout)
+        self.settle()
+        assert active(self.records) == before
+
+    @precondition(lambda self: self.rollout.killed)
+    @rule()
+    def unkill(self) -> None:
+        before = active(self.records)
+        self.rollout = model.unkill(self.rollout)
+        self.settle()
+        assert active(self.records) >= before
 
     @precondition(lambda self: self.rollout.state is RolloutState.RUNNING)
     @rule()
@@ -206,10 +275,25 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert all(record.verified for record in self.records if record.state is AdmissionState.ACTIVE)
 
     @invariant()
-    def quota_holds(self) -> None:
+    def quota_holds_and_no_place_is_left_free(self) -> None:
         stage = self.rollout.current_stage
+        full = [record for record in self.records if record.reason is Reason.QUOTA_FULL]
         if stage and stage.quota:
-            assert len(active(self.records)) <= stage.quota
+            taken = sum(record.holds_seat for record in self.records)
+            assert taken <= stage.quota
+            assert taken == stage.quota or not full
+        assert sorted(record.position for record in full) == list(range(1, len(full) + 1))
+
+    @invariant()
+    def reasons_say_what_is_so(self) -> None:
+        for record in self.records:
+            assert (record.state is AdmissionState.ACTIVE) == (record.reason is Reason.NONE)
+            assert (record.state is AdmissionState.WAITLISTED) == (record.seat is None)
+            assert record.verified == (
+                record.reason not in {Reason.NOT_VERIFIED, Reason.VERIFICATION_REVOKED}
+            )
+            if record.reason is not Reason.QUOTA_FULL:
+                assert record.position == 0
 
     @invariant()
     def seats_are_kept(self) -> None:
