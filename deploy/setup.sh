@@ -16,7 +16,7 @@ step() {
   local what=$1 started=$SECONDS ticker=
   shift
   if [ -t 1 ]; then
-    (while sleep 1; do printf '\r  %s … %d s ' "$what" $((SECONDS - started)); done) & ticker=$!
+    (while sleep 1 && kill -0 $$ 2>/dev/null; do printf '\r  %s … %d s ' "$what" $((SECONDS - started)); done) & ticker=$!
   else
     printf '  %s …\n' "$what"
   fi
