@@ -21,17 +21,17 @@ from services.placement.tests.world import AUDIENCE, KUNLUN, LIFE, TIANSHAN, Wor
 from services.placement.tokens import Token
 from services.placement.worker import Worker
 
-ANN = {"ann": (0.75, ["word:露营", "topic:camping"])}
+ANN = {"ann": (0.7, ["word:露营", "topic:camping"])}
 
 
 def test_decide__shows_what_fits_labelled_and_explained(world: World) -> None:
-    """With a token; somebody else keeps the page as it is, and is told why."""
-    placement = world.live(ANN, relevance_floor=0.75)
+    """To who just reaches the floor; with a token. Somebody else keeps the page as it is, and is told why."""
+    placement = world.live(ANN, relevance_floor=0.7)
     decision = world.decide("ann")
     assert (decision.choice, decision.placement) == (pb.Decision.PLACEMENT, placement.name)
     assert decision.label == "Sponsored by Tianshan Motors"
     assert decision.creative == placement.creative
-    assert decision.relevance == 0.75
+    assert decision.relevance == pytest.approx(0.7)
     assert list(decision.reasons) == ["INTEREST:word:露营", "INTEREST:topic:camping"]
     assert decision.expire_time.ToDatetime() == (world.clock.now() + LIFE).replace(tzinfo=None)
     assert (world.decide("bo").choice, world.decide("bo").reasons) == (pb.Decision.NONE, ["NOT_IN_AUDIENCE"])

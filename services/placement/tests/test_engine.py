@@ -185,6 +185,17 @@ def test_decide__takes_the_floor_exactly() -> None:
     assert below == Choice(None, 0, ("BELOW_FLOOR",))
 
 
+def test_decide__takes_the_oldest_of_those_that_fit_alike() -> None:
+    """Whichever of the person's audiences it is for; a better fit comes before age."""
+    engine = engine_with(live("p", "a", age=1), live("q", "b", age=2), live("r", "a", age=3, floor=1))
+    engine.put_audience("a", {"ann": Fit(0.5, ())})
+    engine.put_audience("b", {"ann": Fit(0.5, ())})
+    assert decide(engine, "d1").placement == live("q", "b", age=2)
+    assert decide(engine, "d2").placement == live("p", "a", age=1)
+    engine.put_audience("a", {"ann": Fit(1, ())})
+    assert decide(engine, "d3").placement == live("r", "a", age=3, floor=1)
+
+
 def test_reservation__ends_with_its_token_or_becomes_an_exposure() -> None:
     """Nothing is shown twice at once; what nobody saw is free again after 30 minutes, what was seen after 24 hours."""
     engine = engine_with(live("p"))
