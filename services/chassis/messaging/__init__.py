@@ -1,9 +1,9 @@
 """
 Events over RabbitMQ: how a service's worker process hears of them and tells of its own.
 
-`envelope` (what an event looks like on the wire) knows no broker and may be imported anywhere. `topology`,
-`publisher`, `relay` and `dead_letters` know pika. `entrypoint` and `launcher` alone know nameko and eventlet,
-so that nameko can be replaced by replacing these two.
+`envelope` (what an event looks like on the wire) and `handling` (what is done with one) know no broker. `topology`,
+`publisher`, `relay` and `dead_letters` know pika. `entrypoint`, `launcher` and `process` alone know nameko and
+eventlet, so that nameko can be replaced by replacing these three.
 
 A service's worker is a plain class::
 
@@ -23,7 +23,8 @@ and starts, in the service's `__main__`, by::
     from services.chassis.messaging.launcher import run_worker
     run_worker("services.publishing.worker:Worker", "services.publishing.settings:PublishingSettings")
 
-Both are paths, because nothing may be imported before the launcher has patched the standard library.
+(`services.chassis.process.main` does it for all services.) Both are paths, because they are imported only after
+the launcher has patched the standard library.
 
 Not for commands or calls between services: those are gRPC. Not for work of minutes: a handler has 5 seconds.
 """

@@ -18,6 +18,7 @@ import amqp.exceptions
 import amqp.serialization
 import pika.exceptions
 from amqp import spec
+from eventlet.event import Event
 from eventlet.semaphore import Semaphore
 from google.protobuf.message import Message
 from kombu.connection import Connection
@@ -31,6 +32,7 @@ from services.chassis.database import Database, Scope
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
 from services.chassis.messaging import topology
+from services.chassis.messaging.envelope import ORDERING_KEY
 from services.chassis.messaging.handling import Delivery, Handling, Verdict
 from services.chassis.messaging.publisher import Publisher
 
@@ -54,10 +56,13 @@ class Runtime:
 
     Attributes:
         worker: the instance whose methods handle events.
+        amqp_url: the broker.
         declare: declares exchanges and queues; raises pika.exceptions.AMQPError.
+        database, publisher: of the process.
         stopping: is set when the process drains.
         concurrency: how many handlers run at once.
         heartbeat: seconds. RabbitMQ: 5 to 20 is best; less gives false alarms.
+        retry_unit: what the delays of retries are multiples of.
         progress: is called whenever the consumer has evidence that it is not stuck.
 
     """
@@ -85,7 +90,9 @@ def event_handler(message_class: type[Message], *, scope: Scope | None = None) -
     The queue is `<service>.<method>`: renaming the method makes a new queue, and leaves the old one.
 
     The method has 5 seconds, and must not compute for long: all green threads of the process wait for it.
-    Events of one aggregate come in order, but for those that are tried again.
+    It is called for the events of one ordering key (by default their subject) in the order in which they were
+    emitted, one after the other; but one that is tried again is overtaken, and there is no order between the
+    events of two methods. Where that matters, compare versions or times.
     """
     events.event_type(message_class)  # a class that is no event is found at import
 
@@ -118,6 +125,7 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
         self._handlers: list[EventHandler] = []
         self._consumers: list[Any] = []
         self._in_hand = 0
+        self._last: dict[tuple[str, str], Event] = {}
         self._received = -1
         self._thread: Any = None
         super().__init__()
@@ -203,16 +211,29 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
             self.should_stop = self._in_hand == 0
 
     def _take(self, handler: "EventHandler", message: Any) -> None:
+        """Handle a delivery in a green thread of its own, after the one before it of the same ordering key."""
         self._in_hand += 1
-        self.container.spawn_managed_thread(partial(self._handle, handler, message), identifier=handler.queue)
+        key, done = (handler.queue, str(message.headers.get(ORDERING_KEY) or message.delivery_tag)), Event()
+        before = self._last.get(key)
+        self._last[key] = done
+
+        def handle() -> None:
+            if before:
+                before.wait()
+            try:
+                self._handle(handler, message)
+            finally:
+                if self._last[key] is done:
+                    del self._last[key]
+                done.send()
+                self._in_hand -= 1
+
+        self.container.spawn_managed_thread(handle, identifier=handler.queue)
 
     def _handle(self, handler: "EventHandler", message: Any) -> None:
-        try:
-            with self._free:
-                verdict = Verdict.REQUEUE if self._runtime.stopping.is_set() else handler.handle(message)
-            self._answer(message, verdict)
-        finally:
-            self._in_hand -= 1
+        with self._free:
+            verdict = Verdict.REQUEUE if self._runtime.stopping.is_set() else handler.handle(message)
+        self._answer(message, verdict)
 
     def _answer(self, message: Any, verdict: Verdict) -> None:
         answer = {Verdict.ACK: message.ack, Verdict.REJECT: message.reject, Verdict.REQUEUE: message.requeue}

@@ -16,6 +16,9 @@ from services.chassis import events
 MAX_BODY = 4 * 1024 * 1024
 """The largest body, in bytes, that a handler is given. Bulk travels in parts of up to 1,000 items."""
 
+ORDERING_KEY = "partitionkey"
+"""The header within whose value order is kept; CloudEvents names it so."""
+
 M = TypeVar("M", bound=Message)
 M_co = TypeVar("M_co", bound=Message, covariant=True)
 
@@ -67,17 +70,19 @@ def make_headers(
     event_type: str,
     source: str,
     subject: str,
+    ordering_key: str,
     time: datetime,
     enterprise: str | None,
     traceparent: str,
 ) -> dict[str, str]:
-    """The headers of an event; `source` is the service that tells it. What is absent is left out."""
+    """The headers of an event; `source` is who tells it. What is absent is left out."""
     headers = {
         "specversion": "1.0",
         "id": event_id,
         "source": source,
         "type": event_type,
         "subject": subject,
+        ORDERING_KEY: ordering_key,
         "time": time.astimezone(UTC).isoformat().replace("+00:00", "Z"),
         "enterprise": enterprise or "",
         "traceparent": traceparent,

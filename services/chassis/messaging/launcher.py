@@ -1,14 +1,11 @@
 """
-Starts and stops a worker process: `python -m services.<service> worker` calls `run_worker` before it imports
-anything.
+Starts a worker process: `python -m services.<service> worker` calls `run_worker` before it imports anything else.
 
-SIGTERM drains: no more is consumed, what is in hand is finished and answered, and the process ends with 0.
-After `DRAIN_SECONDS` it ends in any case, with 1; what was in hand is then delivered again, and has no second
-effect.
+SIGTERM drains: no more is consumed, what is in hand is finished and answered, and the process ends with 0. After
+`Options.drain` seconds it ends in any case, with 1; what was in hand is then delivered again, to no second effect.
 
-A consumer that shows no sign of life for `STUCK_SECONDS` (a broker that accepts connections and says nothing)
-ends the process with `STUCK`, for its supervisor to start it again. A broker that cannot be reached is waited
-for.
+A consumer that shows no sign of life for `Options.stuck` seconds (a broker that accepts connections and says
+nothing) ends the process with 70, for its supervisor to start it again. A broker that refuses is waited for.
 
 Alive means that /metrics answers.
 """
@@ -26,9 +23,8 @@ class Options:
     How a worker process behaves; the defaults are right but for tests.
 
     Attributes:
-        concurrency: how many handlers run at once, and how many deliveries wait per handler. One process that
-        dies
-            takes so many deliveries with it, each time; see `topology.DELIVERY_LIMIT`.
+        concurrency: how many handlers run at once, and how many deliveries each handler has in hand. A process
+            that dies takes so many with it; see `topology.DELIVERY_LIMIT`.
         heartbeat: of the consumer's connection, in seconds.
         stuck: seconds without a sign of life after which the process ends.
         drain: seconds after SIGTERM after which it ends in any case.
@@ -48,9 +44,8 @@ def run_worker(worker: str, settings: str, options: Options | None = None) -> No
     Run a service's worker until SIGTERM or SIGINT, then exit.
 
     Args:
-        worker: the path of the worker class, as `services.accounts.worker:Worker`. It is constructed once,
-        with the
-            settings if its `__init__` takes them.
+        worker: the path of the worker class, as `services.accounts.worker:Worker`. It is constructed once, with
+            the settings if it has an `__init__`.
         settings: the path of the settings class, as `services.accounts.settings:AccountsSettings`.
         options: for tests.
 
@@ -59,7 +54,7 @@ def run_worker(worker: str, settings: str, options: Options | None = None) -> No
     os.environ["PSYCOPG_WAIT_FUNC"] = "wait_selector"  # noqa: TID251 -- written, not read
     import eventlet
 
-    # Before anything else is imported: what is imported earlier keeps the real, blocking library.
+    # Before all that opens sockets or makes locks is imported: it would keep the real, blocking ones.
     eventlet.monkey_patch()
     from services.chassis.messaging.process import serve
 

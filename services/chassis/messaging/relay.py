@@ -201,6 +201,7 @@ class Relay:
                 event_type=row["type"],
                 source=self._source,
                 subject=row["subject"],
+                ordering_key=row["ordering_key"],
                 time=row["time"],
                 enterprise=row["enterprise"],
                 traceparent=traceparent,

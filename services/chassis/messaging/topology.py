@@ -177,6 +177,9 @@ def _declare_handler(channel: BlockingChannel, subscription: Subscription) -> No
             _MAX_LENGTH,
             **{
                 "x-delivery-limit": DELIVERY_LIMIT,
+                # Of several worker processes one gets the messages and the others stand by, or two of them would
+                # handle the events of one aggregate at once, in any order.
+                "x-single-active-consumer": True,
                 "x-dead-letter-exchange": DEAD,
                 "x-dead-letter-routing-key": queue,
                 # The default drops a dead letter whose queue is missing or full; this one keeps and retries

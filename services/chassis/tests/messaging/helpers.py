@@ -70,13 +70,21 @@ class Broker:
             channel.connection.close()
 
     def take(self, queue: str) -> list[tuple[dict[str, Any], bytes]]:
-        """Remove all messages of a queue: headers and bodies."""
+        """Remove all messages that are ready in a queue: headers and bodies."""
         channel = self.channel()
         taken = []
-        while (got := channel.basic_get(queue, auto_ack=True))[0] is not None:
-            taken.append((dict(got[1].headers or {}), got[2]))
+        for _ in range(channel.queue_declare(queue, passive=True).method.message_count):
+            _method, properties, body = next(channel.consume(queue, auto_ack=True))
+            taken.append((dict(properties.headers or {}), body))
         channel.connection.close()
         return taken
+
+    def reject(self, queue: str) -> None:
+        """Reject the first message of a queue."""
+        channel = self.channel()
+        method, _properties, _body = next(channel.consume(queue))
+        channel.basic_reject(method.delivery_tag, requeue=False)
+        channel.connection.close()
 
     def put(self, queue: str, body: bytes, **properties: Any) -> None:
         """Put a message into a queue as it is."""
@@ -184,6 +192,7 @@ def wire(
         event_type=events.event_type(type(message)),
         source="numerator/test",
         subject=subject,
+        ordering_key=subject,
         time=NOON,
         enterprise="enterprises/e",
         traceparent="",

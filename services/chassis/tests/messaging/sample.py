@@ -29,8 +29,8 @@ class Worker:
     @event_handler(AccountUnbound)
     def on_unbound(self, tx: Transaction, event: Event[AccountUnbound]) -> None:
         """An effect, after whatever the subject asks for."""
-        kind, _, argument = event.subject.partition("/")
-        if kind != event.subject or kind in ("busy", "bug"):
+        kind, argument, *_ = *event.subject.split("/"), ""
+        if kind != "s":
             self._note(event.subject)
         match kind:
             case "sleep":  # gives way to other green threads
@@ -39,6 +39,8 @@ class Worker:
                 end = time.monotonic() + float(argument)
                 while time.monotonic() < end:
                     pass
+            case "jitter":
+                tx.execute("select pg_sleep(random() * 0.03)")
             case "refuse":
                 raise ServiceError(Kind.FAILED_PRECONDITION, "NOT_NOW", "not now")
             case "bug":

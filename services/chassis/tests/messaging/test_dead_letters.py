@@ -38,10 +38,7 @@ def test_read__leaves_them(broker: Broker, letter: str) -> None:
 def test_read__of_the_broker(broker: Broker, eventually) -> None:
     """A dead letter that the broker made tells the broker's reason."""
     broker.put(UNBOUND, b"x")
-    channel = broker.channel()
-    method, _properties, _body = channel.basic_get(UNBOUND)
-    channel.basic_reject(method.delivery_tag, requeue=False)
-    channel.connection.close()
+    broker.reject(UNBOUND)
     eventually(lambda: broker.length(DEAD) == 1)
     assert [each.reason for each in dead_letters.read(broker.url, UNBOUND)] == ["REJECTED"]
 
@@ -73,7 +70,7 @@ def test_replay__without_our_notes(broker: Broker, letter: str) -> None:
     """A replayed message is what it was before its first attempt, and persistent."""
     assert dead_letters.replay(broker.url, UNBOUND) == 1
     channel = broker.channel()
-    _method, properties, body = channel.basic_get(UNBOUND, auto_ack=True)
+    _method, properties, body = next(channel.consume(UNBOUND, auto_ack=True))
     channel.connection.close()
     expected_body, expected = wire(AccountUnbound(account="a"), subject="s", event_id=letter)
     properties.headers.pop("x-delivery-count", None)  # the broker's, of this delivery

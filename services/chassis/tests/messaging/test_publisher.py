@@ -46,7 +46,7 @@ def test_publish__persistent(publisher: Publisher, broker: Broker) -> None:
     """Every message is persistent, or it would die with the broker once it is a dead letter (RQ-3)."""
     publisher.publish([to_queue(1)])
     channel = broker.channel()
-    _method, properties, _body = channel.basic_get(UNBOUND, auto_ack=True)
+    _method, properties, _body = next(channel.consume(UNBOUND, auto_ack=True))
     channel.connection.close()
     assert properties.delivery_mode == 2
 

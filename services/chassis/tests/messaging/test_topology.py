@@ -54,10 +54,7 @@ def test_topology__rejected(broker: Broker, eventually) -> None:
     """What a consumer rejects is a dead letter of its queue."""
     body, properties = wire(AccountUnbound())
     broker.put(UNBOUND, body, **properties)
-    channel = broker.channel()
-    method, _properties, _body = channel.basic_get(UNBOUND)
-    channel.basic_reject(method.delivery_tag, requeue=False)
-    channel.connection.close()
+    broker.reject(UNBOUND)
     eventually(lambda: broker.length(topology.dead_queue(UNBOUND)) == 1)
 
 
