@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.admission import Admissions, Snapshots
 from gateway.api import Api
 from gateway.backends import Backends
+from gateway.bound import bound
 from gateway.catalogue import read_methods, stub_files
 from gateway.comments import read_comments
 from gateway.docs import render_docs
@@ -119,6 +120,7 @@ class Gateway:
         health = Health(self._backends.health, self.snapshots)
         own: Mapping[str, _Own] = {
             "/": _Own(GET=health.landing),
+            "/bound": _Own(GET=bound),
             "/healthz": _Own(GET=health.live),
             "/readyz": _Own(GET=health.ready),
             "/openapi.json": _Own(GET=_fixed(_dump(document), "application/json")),

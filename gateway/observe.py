@@ -19,6 +19,8 @@ CLIENT_GONE = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROPAGATOR = TraceContextTextMapPropagator()
+_PROBES = frozenset({"/healthz", "/readyz"})
+
 _log = get_logger("gateway.access")
 
 
@@ -91,7 +93,9 @@ class Observe:
                     attributes["error.type"] = str(status)
                     span.set_status(trace.StatusCode.ERROR)
                 self._duration.record(seconds, attributes)
-                _log.info(
+                # Probes ask several times a second, and say nothing new.
+                level = _log.debug if route in _PROBES else _log.info
+                level(
                     "request.answered",
                     method=method,
                     route=route,
