@@ -41,6 +41,8 @@ check: proto-check lint types imports test test-slow ## Run all that CI runs
 verify-story: setup ## Measure every promise of the story, and print the table
 	@$(python) -m tests.verify.story
 
+verify: verify-story ## Measure everything that is promised so far
+
 fmt: setup ## Format Python and protos
 	@.venv/bin/ruff check --quiet --select I --fix $(sources)
 	@.venv/bin/ruff format $(sources)
@@ -63,4 +65,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down reset status logs test test-slow check verify-story fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow check verify verify-story fmt lint types imports protos proto-check
