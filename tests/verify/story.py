@@ -1,17 +1,15 @@
 """`make verify-story`: measures every promise of the story, and prints the table."""
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
 
 from deploy.local.platform import Platform
 from deploy.local.stubs import ROOT
 from tests.verify import story_chaos, story_contracts
 from tests.verify.clean_clone import clean_clone
 from tests.verify.real_data import real_data
-from tests.verify.table import Row, verify
+from tests.verify.table import Check, Row, verify
 from tests.world import World, world_of
 
 HOME = ROOT / ".local" / "verify"
@@ -50,30 +48,24 @@ class Measurements:
 def main() -> int:
     """Measure it all."""
     shared = Measurements()
-    with tempfile.TemporaryDirectory(prefix="numerator-clean-") as folder:
-        try:
-            return verify(
-                "story",
-                [
-                    (
-                        "1. A clean clone, the README's two commands",
-                        partial(clean_clone, Path(folder) / "numerator"),
-                    ),
-                    ("9. Start-up from cold", partial(story_chaos.start_up, HOME, PORT_BASE)),
-                    ("8. Real data", shared.on_world(real_data)),
-                    ("5. Tenants apart", shared.on_world(story_contracts.cross_tenant)),
-                    ("6. One trace", story_contracts.one_trace),
-                    ("7. The OpenAPI document under attack", shared.on_world(story_contracts.openapi)),
-                    (
-                        "3. RabbitMQ stopped, PostgreSQL restarted",
-                        shared.on_world(story_chaos.broker_and_database),
-                    ),
-                    ("4. Poison on every queue", shared.on_world(story_chaos.poison)),
-                    ("2. Any process killed during a publication", shared.on_world(story_chaos.kills)),
-                ],
-            )
-        finally:
-            shared.close()
+    checks: list[tuple[str, Check]] = [
+        (
+            "1. A clean clone, the README's two commands",
+            partial(clean_clone, ROOT / ".local" / "clean-clone"),
+        ),
+        ("9. Start-up from cold", partial(story_chaos.start_up, HOME, PORT_BASE)),
+        ("8. Real data", shared.on_world(real_data)),
+        ("5. Tenants apart", shared.on_world(story_contracts.cross_tenant)),
+        ("6. One trace", story_contracts.one_trace),
+        ("7. The OpenAPI document under attack", shared.on_world(story_contracts.openapi)),
+        ("3. RabbitMQ stopped, PostgreSQL restarted", shared.on_world(story_chaos.broker_and_database)),
+        ("4. Poison on every queue", shared.on_world(story_chaos.poison)),
+        ("2. Any process killed during a publication", shared.on_world(story_chaos.kills)),
+    ]
+    try:
+        return verify("story", checks)
+    finally:
+        shared.close()
 
 
 if __name__ == "__main__":
