@@ -40,6 +40,7 @@ class Broker:
             event_type=event_type(type(message)),
             source="test",
             subject="test",
+            ordering_key="test",
             time=datetime.now(UTC),
             enterprise=enterprise,
             traceparent="",

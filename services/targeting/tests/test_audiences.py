@@ -127,7 +127,9 @@ def test_build__refuses_a_small_audience_and_keeps_the_version_before(world: Wor
         world.build(audience)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert reason_of(refused.value) == "AUDIENCE_TOO_SMALL"
-    assert "9" not in refused.value.details()
+    told_size = refused.value.details().removeprefix(audience)
+    assert "10" in told_size
+    assert "9" not in told_size
     kept = world.owner.GetAudience(pb.GetAudienceRequest(name=audience))
     assert (kept.state, kept.version, kept.size) == (A.READY, 1, 10)
 
