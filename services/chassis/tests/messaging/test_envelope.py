@@ -43,6 +43,8 @@ def test_decode__what_was_made(message: Any) -> None:
         ({}, None, b"\xff\xfe", "UNDECODABLE"),
         ({}, None, b'{"account": 7}', "UNDECODABLE"),
         ({}, None, b" " * (MAX_BODY + 1), "TOO_LARGE"),
+        ({}, None, b"{}", "EMPTY"),
+        ({}, "application/protobuf", b"", "EMPTY"),
     ],
 )
 def test_decode__poison(headers: dict, content_type: str | None, body: bytes | None, reason: str) -> None:

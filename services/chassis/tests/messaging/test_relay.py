@@ -234,6 +234,7 @@ def test_relay__broker_without_memory(
     one = Relay(database, publisher)
     assert publisher.ready(10)
     own_broker.control("set_vm_memory_high_watermark", "0.000001")
+    eventually(lambda: "memory" in own_broker.control("eval", "rabbit_alarm:get_alarms()."), 20, 0.5)
     monkeypatch.setattr(relay, "PUBLISH_SECONDS", 2.0)
     database.emit("s")
     one.start()

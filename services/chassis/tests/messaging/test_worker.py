@@ -255,13 +255,14 @@ def test_worker__queries_do_not_stop_the_others(
 
 def test_worker__keeps_order(database: Sample, broker: Broker, start_worker: Start, eventually) -> None:
     """Two processes with many handlers at once, and yet the events of one subject have their effects in order."""
+    start_worker()
+    start_worker()
+    subjects = [f"jitter/{number}" for number in range(5)]
     for number in range(30):
-        for subject in ("jitter/a", "jitter/b", "jitter/c"):
+        for subject in subjects:
             database.emit(subject, message=AccountUnbound(account=str(number)))
-    start_worker()
-    start_worker()
-    eventually(lambda: len(database.effects()) == 90, 30)
-    for subject in ("jitter/a", "jitter/b", "jitter/c"):
+    eventually(lambda: len(database.effects()) == 150, 30)
+    for subject in subjects:
         values = database.query("select value from effects where subject = %s order by number", subject)
         assert values == [str(number) for number in range(30)]
 
