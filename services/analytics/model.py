@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.chassis.errors import invalid
 from services.chassis.json_lines import BadLineError
@@ -26,18 +26,23 @@ class Kind(StrEnum):
 ENGAGEMENT = (Kind.REPOST, Kind.COMMENT, Kind.MENTION, Kind.FAVOURITE)
 """What counts as engagement: people did something with a post, or named us."""
 
-SENDABLE = (Kind.POST, Kind.REPOST, Kind.COMMENT, Kind.FAVOURITE)
+SENDABLE: Mapping[str, Kind] = {
+    kind.value: kind for kind in (Kind.POST, Kind.REPOST, Kind.COMMENT, Kind.FAVOURITE)
+}
 """What a file of engagement may hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """
     One thing that happened, counted once by its id within an enterprise.
 
+    A tuple, because a file has millions: its fields are the columns of the columnar store.
+
     Attributes:
+        id: names what happened: a resource name, `post:…` for a post, `event:…` for a line of a file.
+        time: UTC.
         post: the post that it is about; empty when it is about none.
-        parent: the fact that it answers, as a repost of a repost; empty: the post itself.
+        parent: the event that it answers, as a repost of a repost; empty: the post itself.
         person: who did it or saw it.
         value: a measure of its own: for an answer, the seconds that the person waited.
     """
@@ -85,6 +90,10 @@ def _kinds(*kinds: Kind) -> str:
     return "kind in (" + ", ".join(f"'{kind}'" for kind in kinds) + ")"
 
 
+def _people(*kinds: Kind) -> str:
+    return f"uniqExactIf(person, person != '' and {_kinds(*kinds)})"
+
+
 METRICS: Mapping[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -109,7 +118,7 @@ METRICS: Mapping[str, Metric] = {
             "engaged_people",
             "people",
             "Different people with at least one engagement, counted exactly.",
-            f"uniqExactIf(person, {_kinds(*ENGAGEMENT)})",
+            _people(*ENGAGEMENT),
         ),
         Metric(
             "exposures",
@@ -122,7 +131,7 @@ METRICS: Mapping[str, Metric] = {
             "people",
             "Different people known to have seen something of ours: by a reported exposure or by an engagement. "
             "Nobody is estimated; who saw without a trace is not in it.",
-            f"uniqExactIf(person, {_kinds(Kind.EXPOSURE, *ENGAGEMENT)})",
+            _people(Kind.EXPOSURE, *ENGAGEMENT),
         ),
         Metric(
             "registrations",
@@ -197,36 +206,41 @@ _EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
 
+def event_id(line_id: str) -> str:
+    """The id of the fact that a line of a file tells, from the line's own."""
+    return f"event:{line_id}"
+
+
+def post_id(post: str) -> str:
+    """The id of the fact that a post is there."""
+    return f"post:{post}"
+
+
 def fact_of_line(line: Mapping[str, Any]) -> Fact:
     """A line of a file of engagement (docs/engagements.md). Raises BadLineError, naming the field."""
-    kind = _text(line, "type")
-    if kind not in SENDABLE:
+    kind = SENDABLE.get(_text(line, "type"))
+    if kind is None:
         raise BadLineError("BAD_VALUE", f"type: must be one of {', '.join(SENDABLE)}")
     post = _text(line, "post")
     return Fact(
-        id=f"post:{post}" if kind == Kind.POST else _text(line, "id"),
-        kind=Kind(kind),
+        id=post_id(post) if kind is Kind.POST else event_id(_text(line, "id")),
+        kind=kind,
         time=_time(line),
         post=post,
-        parent=_text(line, "parent") if line.get("parent") is not None else "",
-        person=_text(line, "user") if "user" in line else "",
+        parent="" if line.get("parent") is None else _text(line, "parent"),
+        person=_text(line, "user"),
     )
 
 
 def _text(line: Mapping[str, Any], field_name: str) -> str:
     value = line.get(field_name)
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable():
+        return value
     if value is None:
         raise BadLineError("MISSING_FIELD", f"{field_name}: is missing")
-    if (
-        not isinstance(value, str)
-        or not 0 < len(value) <= _LONGEST_ID
-        or "\0" in value
-        or not value.isprintable()
-    ):
-        raise BadLineError(
-            "BAD_VALUE", f"{field_name}: must be a text of 1 to {_LONGEST_ID} printable characters"
-        )
-    return value
+    raise BadLineError(
+        "BAD_VALUE", f"{field_name}: must be a text of 1 to {_LONGEST_ID} printable characters"
+    )
 
 
 def _time(line: Mapping[str, Any]) -> datetime:
@@ -244,12 +258,12 @@ def _time(line: Mapping[str, Any]) -> datetime:
 def _moment(value: object) -> datetime | None:
     try:
         match value:
+            case str():
+                return datetime.fromisoformat(value)
             case bool():
                 return None
             case int() | float():
                 return datetime.fromtimestamp(value, UTC)
-            case str():
-                return datetime.fromisoformat(value)
     except (ValueError, OverflowError, OSError):
         pass
     return None

@@ -1,21 +1,19 @@
 """The gRPC face of analytics: proto to model and back, nothing else."""
 
-from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.analytics.v1 import analytics_pb2 as pb
 from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
 
 from services.analytics import store, usecases
 from services.analytics.columns import Columns
-from services.analytics.model import METRICS, Fact, Question, fact_of_line
+from services.analytics.model import METRICS, Question, fact_of_line
 from services.chassis import json_lines
 from services.chassis.database import Database, Follower
-from services.chassis.errors import not_found
-from services.chassis.json_lines import LineProblem
+from services.chassis.errors import Kind, ServiceError, invalid, not_found
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 
@@ -23,6 +21,7 @@ _BATCH = 5_000
 """Lines in one transaction."""
 _FRESH_SECONDS = 2.0
 """How long a question waits for what was accepted before it was asked."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
@@ -36,13 +35,17 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
     def IngestEngagements(
         self, request_iterator: Iterator[pb.IngestEngagementsRequest], context: grpc.ServicerContext
     ) -> pb.IngestEngagementsResponse:
-        first = next(request_iterator)
+        first = next(request_iterator, None)
+        if first is None:
+            raise invalid("parent", "is required", reason="REQUIRED")
         _refuse_others(first.parent)
         report = usecases.Report()
         chunks = (part.body.data for part in chain([first], request_iterator))
         lines = json_lines.read(chunks, fact_of_line)
         while part := list(islice(lines, _BATCH)):
-            self._take_in(first.parent, part, report)
+            # Lines are taken in and reported together, or not at all.
+            with self._database.transaction(current_call().scope) as tx:
+                usecases.take_in(tx, first.parent, part, report)
         with self._database.transaction(current_call().scope) as tx:
             usecases.count_orphans(tx, first.parent, report)
         return pb.IngestEngagementsResponse(
@@ -57,20 +60,6 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
             ],
         )
 
-    def _take_in(
-        self, enterprise: str, part: Iterable[tuple[int, Fact | LineProblem]], report: usecases.Report
-    ) -> None:
-        """One transaction: its lines are taken in and reported together, or not at all."""
-        current_call().check()
-        facts: list[tuple[int, Fact]] = []
-        for number, line in part:
-            if isinstance(line, LineProblem):
-                report.reject(line)
-            else:
-                facts.append((number, line))
-        with self._database.transaction(current_call().scope) as tx:
-            usecases.take_in(tx, enterprise, facts, report)
-
     def QueryMetrics(
         self, request: pb.QueryMetricsRequest, context: grpc.ServicerContext
     ) -> pb.QueryMetricsResponse:
@@ -83,16 +72,24 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
             end=_moment(request, "end_time"),
         )
         size = page_size(request.page_size, default=1_000, maximum=10_000)
-        offset = int((decode_token(request.page_token, query=request) or (0,))[0])
-        with self._database.transaction(current_call().scope) as tx:
-            newest, fresh = store.last_sequence(tx), tx.now
-        complete = self._follower.caught_up(newest, min(_FRESH_SECONDS, current_call().remaining() / 2))
-        rows = self._columns.ask(request.parent, question, limit=size + 1, offset=offset)
-        return pb.QueryMetricsResponse(
-            rows=[pb.MetricRow(dimensions=dimensions, values=values) for dimensions, values in rows[:size]],
-            next_page_token=encode_token((offset + size,), query=request) if len(rows) > size else "",
-            fresh_time=_stamp(fresh) if complete else None,
+        offset, until, fresh = self._page(request)
+        rows = self._columns.ask(
+            request.parent,
+            question,
+            until=until,
+            limit=size + 1,
+            offset=offset,
+            timeout=current_call().remaining(),
         )
+        response = pb.QueryMetricsResponse(
+            rows=[pb.MetricRow(dimensions=dimensions, values=values) for dimensions, values in rows[:size]],
+            next_page_token=encode_token((offset + size, until, fresh), query=request)
+            if len(rows) > size
+            else "",
+        )
+        if fresh:
+            response.fresh_time.FromMicroseconds(fresh)
+        return response
 
     def ListMetrics(
         self, request: pb.ListMetricsRequest, context: grpc.ServicerContext
@@ -110,6 +107,29 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
             else "",
         )
 
+    def _page(self, request: pb.QueryMetricsRequest) -> tuple[int, int, int]:
+        """
+        Where the page begins, the newest change that counts, and until when (in microseconds) everything accepted is in.
+
+        The first page waits a little for what was accepted before it was asked for; the later ones are of the same moment.
+        """
+        patience = min(_FRESH_SECONDS, current_call().remaining() / 2)
+        token = decode_token(request.page_token, query=request)
+        if token:
+            offset, until, fresh = (int(each) for each in token)
+            if not self._follower.caught_up(until, patience):
+                raise ServiceError(
+                    Kind.UNAVAILABLE,
+                    "FACTS_UNAVAILABLE",
+                    "the numbers are being put together anew; try again",
+                    retry_after=timedelta(seconds=1),
+                )
+            return offset, until, fresh
+        with self._database.transaction(current_call().scope) as tx:
+            newest, now = store.last_sequence(tx), tx.now
+        complete = self._follower.caught_up(newest, patience)
+        return 0, self._follower.position, (now - _EPOCH) // timedelta(microseconds=1) if complete else 0
+
 
 def _refuse_others(enterprise: str) -> None:
     """Raise NOT_FOUND for another tenant's: the columnar store has no row-level security that would hide its facts."""
@@ -122,9 +142,3 @@ def _moment(request: pb.QueryMetricsRequest, field: str) -> datetime | None:
         return None
     moment: datetime = getattr(request, field).ToDatetime(tzinfo=UTC)
     return moment
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -3,37 +3,55 @@
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import NamedTuple
 
 from services.analytics.model import Fact, Post
 from services.chassis.database import Transaction
 
 FACTS = "facts"
-"""The change log that holds all facts, in the order in which they were taken in. It is the record of truth."""
+"""The change log that holds all facts, in the order in which they were taken in. It is the record of truth, and is kept."""
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat).encode
+
+
+class Log(NamedTuple):
+    """The log of facts: which one it is (another database has another), and how far it goes."""
+
+    id: str
+    newest: int
+
+
+def lock(tx: Transaction, enterprise: str) -> None:
+    """Let nobody else take in an enterprise's facts until the transaction ends: what is known stays so meanwhile."""
+    tx.execute("select pg_advisory_xact_lock(hashtext('analytics'), hashtext(%s))", (enterprise,))
 
 
 def posts_known(tx: Transaction, enterprise: str, posts: Iterable[str]) -> dict[str, Post]:
     """Those of these posts that are known."""
     rows = tx.execute(
         "select post, time, publication, account from posts where enterprise = %s and post = any(%s)",
-        (enterprise, sorted(set(posts))),
+        (enterprise, list(posts)),
     )
-    return {
-        row["post"]: Post(row["post"], row["time"], row["publication"], row["account"])
-        for row in rows.fetchall()
-    }
+    return {row["post"]: Post(**row) for row in rows.fetchall()}
 
 
 def save_posts(tx: Transaction, enterprise: str, posts: Sequence[Post]) -> None:
-    """Remember posts; the first word on a post stands, but one that we published ourselves knows more."""
-    tx.executemany(
+    """Remember different posts; the first word on a post stands, but one that we published ourselves knows more."""
+    tx.execute(
         """
-        insert into posts as known (enterprise, post, time, publication, account) values (%s, %s, %s, %s, %s)
+        insert into posts as known (enterprise, post, time, publication, account)
+        select %s, * from unnest(%s::text[], %s::timestamptz[], %s::text[], %s::text[])
         on conflict (enterprise, post) do update
           set time = excluded.time, publication = excluded.publication, account = excluded.account
           where known.publication = '' and excluded.publication <> ''
         """,
-        [(enterprise, p.post, p.time, p.publication, p.account) for p in posts],
+        (
+            enterprise,
+            [post.post for post in posts],
+            [post.time for post in posts],
+            [post.publication for post in posts],
+            [post.account for post in posts],
+        ),
     )
 
 
@@ -45,50 +63,34 @@ def ids_known(tx: Transaction, enterprise: str, ids: Sequence[str]) -> set[str]:
     return {row["id"] for row in rows.fetchall()}
 
 
-def claim_ids(tx: Transaction, enterprise: str, ids: Sequence[str]) -> set[str]:
-    """
-    Take these fact ids for this transaction; returns those that were new.
-
-    In sorted order, so that two files with the same events wait for each other instead of deadlocking.
-    """
+def claim_ids(tx: Transaction, enterprise: str, ids: Iterable[str]) -> set[str]:
+    """Take these different fact ids; returns those that were taken before, and so are not new."""
     rows = tx.execute(
         """
-        insert into fact_ids (enterprise, id) select %s, id from unnest(%s::text[]) as given (id) order by id
-        on conflict do nothing returning id
+        with given as materialized (select * from unnest(%(ids)s::text[]) as given (id)),
+             claimed as (
+               insert into fact_ids (enterprise, id) select %(enterprise)s, id from given order by id
+               on conflict do nothing returning id
+             )
+        select id from given except all select id from claimed
         """,
-        (enterprise, sorted(set(ids))),
+        {"enterprise": enterprise, "ids": list(ids)},
     )
     return {row["id"] for row in rows.fetchall()}
 
 
 def append_facts(tx: Transaction, enterprise: str, facts: Sequence[Fact]) -> int:
-    """Append facts to the log, as one change; returns its sequence number."""
-    body = json.dumps([_row(enterprise, fact) for fact in facts], ensure_ascii=False, separators=(",", ":"))
+    """Append facts to the log, as one change that names its columns; returns its sequence number."""
+    body = _encode({"columns": Fact._fields, "rows": facts})
     return tx.append_change(FACTS, enterprise, body.encode(), enterprise=enterprise)
 
 
 def last_sequence(tx: Transaction) -> int:
-    """The newest change of the log of facts."""
+    """The newest change of the log of facts, of those that the transaction sees."""
     return tx.last_change(FACTS)
 
 
-def _row(enterprise: str, fact: Fact) -> dict[str, Any]:
-    """A row of the columnar store, without its sequence number."""
-    return {
-        "enterprise": enterprise,
-        "id": fact.id,
-        "kind": fact.kind,
-        "time": _clickhouse_time(fact.time),
-        "post": fact.post,
-        "parent": fact.parent,
-        "person": fact.person,
-        "publication": fact.publication,
-        "account": fact.account,
-        "placement": fact.placement,
-        "campaign": fact.campaign,
-        "value": fact.value,
-    }
-
-
-def _clickhouse_time(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+def log(tx: Transaction) -> Log:
+    """The log of facts; needs the scope PLATFORM."""
+    row = tx.execute("select id from log").fetchall()[0]
+    return Log(row["id"], last_sequence(tx))

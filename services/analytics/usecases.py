@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from services.analytics import store
-from services.analytics.model import Fact, Kind, Post
+from services.analytics.model import Fact, Kind, Post, event_id
 from services.chassis.database import Transaction
 from services.chassis.json_lines import MOST_PROBLEMS, LineProblem
+
+_PAGE = 10_000
+"""Ids in one question."""
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Report:
     rejected: Counter[str] = field(default_factory=Counter)
     problems: list[LineProblem] = field(default_factory=list)
     parents: Counter[str] = field(default_factory=Counter)
-    """The parents that accepted facts answer, and were not known then; one may still come later in the file."""
+    """The events that accepted ones answer; the file may hold them anywhere."""
     orphans: int = 0
 
     def reject(self, problem: LineProblem) -> None:
@@ -29,55 +32,49 @@ class Report:
             self.problems.append(problem)
 
 
-def take_in(tx: Transaction, enterprise: str, lines: Sequence[tuple[int, Fact]], report: Report) -> None:
+def take_in(
+    tx: Transaction, enterprise: str, lines: Sequence[tuple[int, Fact | LineProblem]], report: Report
+) -> None:
     """
-    Take in a batch of a file's facts, and report.
+    Take in a part of a file, in its order, and report: the lines by number, each a fact or what is wrong with it.
 
-    What was known before counts as a duplicate, whether it is right or not: the first word stands.
+    Where the file is cut into parts makes no difference: a line is judged by what came before it.
     """
-    new_posts = {
-        fact.post: Post(fact.post, fact.time) for _, fact in reversed(lines) if fact.kind is Kind.POST
-    }
-    known = new_posts | store.posts_known(tx, enterprise, (fact.post for _, fact in lines))
+    store.lock(tx, enterprise)
+    posts = store.posts_known(tx, enterprise, {fact.post for _, fact in lines if isinstance(fact, Fact)})
     sound: list[Fact] = []
     for number, fact in lines:
-        post = known.get(fact.post)
-        if post is None:
-            report.reject(
-                LineProblem(
-                    number, "UNKNOWN_POST", f"post: {fact.post} was neither sent before nor published by us"
-                )
-            )
-        elif fact.time < post.time and fact.kind is not Kind.POST:
-            report.reject(
-                LineProblem(
-                    number, "TIME_BEFORE_POST", f"time: is before the post's own, {post.time.isoformat()}"
-                )
-            )
+        if isinstance(fact, LineProblem):
+            report.reject(fact)
+        elif fact.kind is Kind.POST:
+            posts.setdefault(fact.post, Post(fact.post, fact.time))
+            sound.append(fact)
+        elif (post := posts.get(fact.post)) is None:
+            problem = f"post: {fact.post} was neither sent before nor published by us"
+            report.reject(LineProblem(number, "UNKNOWN_POST", problem))
+        elif fact.time < post.time:
+            problem = f"time: is before the post's own, {post.time.isoformat()}"
+            report.reject(LineProblem(number, "TIME_BEFORE_POST", problem))
+        elif post.publication:
+            sound.append(fact._replace(publication=post.publication, account=post.account))
         else:
             sound.append(fact)
-    new = store.claim_ids(tx, enterprise, [fact.id for fact in sound])
-    accepted: dict[str, Fact] = {}
-    for fact in sound:
-        if fact.id in new and fact.id not in accepted:
-            post = known[fact.post]
-            accepted[fact.id] = fact if not post.publication else _ours(fact, post)
+    accepted = _new(tx, enterprise, sound)
     report.accepted += len(accepted)
     report.duplicates += len(sound) - len(accepted)
-    if not accepted:
-        return
-    store.save_posts(tx, enterprise, [Post(f.post, f.time) for f in accepted.values() if f.kind is Kind.POST])
-    report.parents.update(fact.parent for fact in accepted.values() if fact.parent)
-    store.append_facts(tx, enterprise, list(accepted.values()))
+    report.parents.update(fact.parent for fact in accepted if fact.parent)
+    store.save_posts(tx, enterprise, [posts[fact.post] for fact in accepted if fact.kind is Kind.POST])
+    if accepted:
+        store.append_facts(tx, enterprise, accepted)
 
 
 def count_orphans(tx: Transaction, enterprise: str, report: Report) -> None:
     """At a file's end: count the facts whose parent is not known even now."""
-    parents = sorted(report.parents)
-    for begin in range(0, len(parents), 10_000):
-        part = parents[begin : begin + 10_000]
-        known = store.ids_known(tx, enterprise, part)
-        report.orphans += sum(report.parents[parent] for parent in part if parent not in known)
+    parents = list(report.parents)
+    for begin in range(0, len(parents), _PAGE):
+        part = parents[begin : begin + _PAGE]
+        known = store.ids_known(tx, enterprise, [event_id(parent) for parent in part])
+        report.orphans += sum(report.parents[parent] for parent in part if event_id(parent) not in known)
 
 
 def remember_post(tx: Transaction, enterprise: str, fact: Fact) -> None:
@@ -88,11 +85,15 @@ def remember_post(tx: Transaction, enterprise: str, fact: Fact) -> None:
 
 def remember(tx: Transaction, enterprise: str, facts: Iterable[Fact]) -> None:
     """Facts that the platform itself tells; known ones change nothing."""
-    told = {fact.id: fact for fact in facts}
-    new = store.claim_ids(tx, enterprise, list(told))
+    new = _new(tx, enterprise, facts)
     if new:
-        store.append_facts(tx, enterprise, [fact for fact in told.values() if fact.id in new])
+        store.append_facts(tx, enterprise, new)
 
 
-def _ours(fact: Fact, post: Post) -> Fact:
-    return replace(fact, publication=post.publication, account=post.account)
+def _new(tx: Transaction, enterprise: str, facts: Iterable[Fact]) -> list[Fact]:
+    """Those that were not known before, each once: the first word stands."""
+    first: dict[str, Fact] = {}
+    for fact in facts:
+        first.setdefault(fact.id, fact)
+    known = store.claim_ids(tx, enterprise, first)
+    return [fact for fact in first.values() if fact.id not in known]

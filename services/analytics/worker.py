@@ -11,7 +11,7 @@ from numerator.events.v1.publishing_pb2 import (
 )
 
 from services.analytics import usecases
-from services.analytics.model import Fact, Kind
+from services.analytics.model import Fact, Kind, post_id
 from services.chassis.database import Transaction
 from services.chassis.messaging.entrypoint import event_handler
 from services.chassis.messaging.envelope import Event
@@ -27,7 +27,7 @@ class Worker:
     def on_delivery_published(self, tx: Transaction, event: Event[DeliveryPublished]) -> None:
         told = event.message
         fact = Fact(
-            id=f"post:{told.network_post_id}",
+            id=post_id(told.network_post_id),
             kind=Kind.POST,
             time=told.publish_time.ToDatetime(tzinfo=UTC),
             post=told.network_post_id,

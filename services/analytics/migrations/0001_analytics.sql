@@ -16,3 +16,10 @@ create table posts (
     primary key (enterprise, post)
 );
 select chassis_tenant_table('posts');
+
+-- Which log of facts this is: a columnar store that was filled from another one begins anew.
+create table log (
+    only_one boolean primary key default true check (only_one),
+    id       text not null default gen_random_uuid()
+);
+insert into log default values;

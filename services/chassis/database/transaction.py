@@ -26,6 +26,9 @@ M = TypeVar("M", bound=Message)
 KEPT = timedelta(hours=24)
 """How long the reply to a request is kept for its repetitions."""
 
+PAGE_BYTES = 8 << 20
+"""How much of a change log is read at once: what follows a log never holds much more of it in memory."""
+
 CALLER: ContextVar[str] = ContextVar("caller", default="")
 """Who makes the present call, so that two callers may choose the same request id. Set by the edge."""
 
@@ -165,23 +168,46 @@ class Transaction:
 
     def last_change(self, log: str) -> int:
         """
-        The sequence number of the log's newest change that this transaction sees, 0 for none.
+        The sequence number of the log's newest change, the tenant's or all that the scope sees; 0 for none.
 
         To begin to follow from a state: read this first, then the state; what comes twice must not harm.
         """
-        found = self.execute("select coalesce(max(sequence), 0) as last from changes where log = %s", (log,))
+        found = self.execute(
+            """
+            select coalesce(max(sequence), 0) as last from changes
+            where log = %(log)s and (%(enterprise)s::text is null or enterprise = %(enterprise)s)
+            """,
+            {"log": log, "enterprise": self.enterprise},
+        )
         return cast("int", found.fetchall()[0]["last"])
 
     def changes(self, log: str, *, after: int, limit: int = 1000) -> list[Change]:
-        """The changes of a log after `after`, oldest first: the tenant's, or all that the scope sees."""
+        """
+        The changes of a log after `after`, oldest first: the tenant's, or all that the scope sees.
+
+        Not more than `limit`, and not more than the one with which their bodies reach `PAGE_BYTES`.
+        """
         rows = self.execute(
             """
-            select sequence, key, enterprise, data, bytes from changes
-            where log = %(log)s and sequence > %(after)s
-              and (%(enterprise)s::text is null or enterprise = %(enterprise)s)
-            order by sequence limit %(limit)s
+            select sequence, key, enterprise, data, bytes from (
+              select *, sum(coalesce(octet_length(bytes), pg_column_size(data)))
+                over (order by sequence rows between unbounded preceding and 1 preceding) as bytes_before
+              from (
+                select * from changes
+                where log = %(log)s and sequence > %(after)s
+                  and (%(enterprise)s::text is null or enterprise = %(enterprise)s)
+                order by sequence limit %(limit)s
+              ) as next_ones
+            ) as measured
+            where coalesce(bytes_before, 0) < %(most_bytes)s order by sequence
             """,
-            {"log": log, "after": after, "limit": limit, "enterprise": self.enterprise},
+            {
+                "log": log,
+                "after": after,
+                "limit": limit,
+                "enterprise": self.enterprise,
+                "most_bytes": PAGE_BYTES,
+            },
         )
         return [
             Change(

@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 from psycopg import errors
 
-from services.chassis.database import PLATFORM, PUBLIC, Change, Follower, Tenant, follow
+from services.chassis.database import PLATFORM, PUBLIC, Change, Follower, Tenant, follow, transaction
 from services.chassis.errors import Kind, ServiceError
 
 ACME, OTHER = Tenant("enterprises/acme"), Tenant("enterprises/other")
@@ -108,6 +108,34 @@ def test_last_change__is_where_to_begin(database):
     with database.transaction(PLATFORM) as tx:
         assert tx.last_change("log") == last
         assert tx.changes("log", after=last) == []
+
+
+def test_last_change__of_a_tenant(database):
+    """A tenant's own newest change, however much others write after it."""
+    own = append(database, "a")
+    theirs = append(database, "b", OTHER)
+
+    def last(scope):
+        with database.transaction(scope) as tx:
+            return tx.last_change("log")
+
+    assert [last(ACME), last(PLATFORM), last(PUBLIC)] == [own, theirs, 0]
+
+
+def test_changes__large_ones_come_a_few_at_a_time(database, monkeypatch):
+    """So much at once as fits a page, and at least one, so that neither memory nor progress ends."""
+    monkeypatch.setattr(transaction, "PAGE_BYTES", 1000)
+    with database.transaction(ACME) as tx:
+        for size in (400, 400, 400, 5000, 1):
+            tx.append_change("log", str(size), b"x" * size)
+        tx.append_change("log", "dict", {"text": "y" * 2000})
+
+        pages, after = [], 0
+        while page := tx.changes("log", after=after):
+            pages.append([change.key for change in page])
+            after = page[-1].sequence
+
+    assert pages == [["400", "400", "400"], ["5000"], ["1", "dict"]]
 
 
 def test_follower__applies_what_is_there_and_what_comes(database, follower):
