@@ -100,7 +100,7 @@ def poison_all(world: World, each: int, *, seed: int, say: Callable[[str], None]
     Put poison on the queue of every handler, one after another, with good messages between; then clear the dead letters.
 
     Args:
-        world: prepared.
+        world: on which the story was told, so that there are events to spoil.
         each: how many bad messages each queue gets, in one burst.
         seed: of the poison.
         say: told how it goes.
@@ -108,18 +108,19 @@ def poison_all(world: World, each: int, *, seed: int, say: Callable[[str], None]
     random = Random(seed)
     poisoning = Poisoning()
     pids = {name: world.platform.pid(name) for name in programs(world.platform)}
-    with _publisher(world.platform.amqp_url) as publisher, _channel(world.platform.amqp_url) as channel:
+    amqp_url = world.platform.amqp_url
+    with _publisher(amqp_url) as publisher:
         for queue in handler_queues():
             poisoning.queues += 1
-            poisoning.left_before.update(_drain(channel, queue))
+            poisoning.left_before.update(_drain(amqp_url, queue))
             good = _Good(world, queue)
             poisoning.calm += good.await_handled(good.send(publisher, []))
             began = time.monotonic()
             sent = good.send(publisher, [spoil(good.sample) for spoil in recipes(random, each)])
             delays = good.await_handled(sent)
-            dead = _await_dead(channel, queue, each)
+            dead = _await_dead(amqp_url, queue, each)
             seconds = time.monotonic() - began
-            reasons = _drain(channel, queue)
+            reasons = _drain(amqp_url, queue)
             poisoning.sent += each
             poisoning.dead += dead
             poisoning.reasons += reasons
@@ -221,7 +222,7 @@ class Sample:
             exchange="",
             routing_key=self.queue.name,
             body=self.body if body is None else body,
-            message_id=str(told.get("id")) if properties else None,  # absent on the wire
+            message_id=new_id() if properties else None,  # absent on the wire
             content_type=(self.content_type if content_type == "" else content_type) if properties else None,
             headers=told if properties else {},
         )
@@ -229,19 +230,22 @@ class Sample:
 
 def about_nobody(message_class: type[Message], enterprise: str) -> Message:
     """An event of a class about things that do not exist, of an enterprise that does."""
-    names = {"enterprise": enterprise, "user": "users/nobody", "reason": "REJECTED_CONTENT"}
-    texts = {
-        each.name: names.get(each.name, f"{enterprise}/{each.name}s/nobody")
-        for each in message_class.DESCRIPTOR.fields
-        if each.type == FieldDescriptor.TYPE_STRING and not each.is_repeated
-    }
-    return message_class(**texts)
+    texts = {"enterprise": enterprise, "user": "users/nobody", "reason": "REJECTED_CONTENT"}
+    values: dict[str, object] = {}
+    for each in message_class.DESCRIPTOR.fields:
+        if each.is_repeated:
+            continue
+        if each.type == FieldDescriptor.TYPE_STRING:
+            values[each.name] = texts.get(each.name, f"{enterprise}/{each.name}s/nobody")
+        elif each.type == FieldDescriptor.TYPE_ENUM:
+            values[each.name] = each.enum_type.values[-1].number
+    return message_class(**values)
 
 
 def recipes(random: Random, each: int) -> Iterator[Callable[[Sample], Outgoing]]:
     """How to spoil a good message, `each` times: all kinds in turn, in an order that the seed decides."""
     kinds = [_random_bytes, _cut, _too_deep, _wrong_type, _header_missing, _no_properties, _odd_header, _bad_text,
-             _wrong_content_type, _odd_attempts, _compressed]  # fmt: skip
+             _wrong_content_type, _odd_attempts, _compressed, _empty]  # fmt: skip
     chosen = [_huge] * min(_HUGE, each) + [kinds[n % len(kinds)] for n in range(max(0, each - _HUGE))]
     random.shuffle(chosen)
     for kind in chosen:
@@ -339,32 +343,38 @@ def _compressed(sample: Sample, random: Random) -> Outgoing:
     )
 
 
-def _await_dead(channel: BlockingChannel, queue: Queue, expected: int) -> int:
+def _empty(sample: Sample, random: Random) -> Outgoing:
+    content_type, body = random.choice([(events.JSON, b"{}"), (events.BINARY, b"")])
+    return sample.message(id=new_id(), content_type=content_type, body=body)
+
+
+def _await_dead(amqp_url: str, queue: Queue, expected: int) -> int:
     """How many dead letters there are when nothing is left to handle."""
+    with _channel(amqp_url) as channel:
 
-    def settled() -> bool:
-        return _length(channel, queue.name) == 0 and _length(channel, dead_queue(queue.name)) >= expected
+        def settled() -> bool:
+            return _length(channel, queue.name) == 0 and _length(channel, dead_queue(queue.name)) >= expected
 
-    with suppress(TimeoutError):
-        eventually(lambda: settled() or None, what="the dead letters", seconds=_SECONDS)
-    return _length(channel, dead_queue(queue.name))
+        with suppress(TimeoutError):
+            eventually(lambda: settled() or None, what="the dead letters", seconds=_SECONDS)
+        return _length(channel, dead_queue(queue.name))
 
 
 def _length(channel: BlockingChannel, queue: str) -> int:
     return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
-def _drain(channel: BlockingChannel, queue: Queue) -> Counter[str]:
+def _drain(amqp_url: str, queue: Queue) -> Counter[str]:
     """Take all dead letters away; returns how many there were of each reason, "" where there is none."""
     reasons: Counter[str] = Counter()
-    for method, properties, _body in channel.consume(dead_queue(queue.name), inactivity_timeout=0.5):
-        if method is None:
-            break
-        headers = properties.headers or {}
-        broker = (headers.get("x-death") or [{}])[0].get("reason", "")
-        reasons[str(headers.get(REASON) or broker.upper())] += 1
-        channel.basic_ack(method.delivery_tag)
-    channel.cancel()
+    with _channel(amqp_url) as channel:
+        for method, properties, _body in channel.consume(dead_queue(queue.name), inactivity_timeout=0.5):
+            if method is None:
+                break
+            headers = properties.headers or {}
+            broker = (headers.get("x-death") or [{}])[0].get("reason", "")
+            reasons[str(headers.get(REASON) or broker.upper())] += 1
+            channel.basic_ack(method.delivery_tag)
     return reasons
 
 

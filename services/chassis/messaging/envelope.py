@@ -96,7 +96,7 @@ def decode(
     """
     Read an event of the class that a handler expects.
 
-    Raises PoisonError: MISSING_HEADER, INVALID_HEADER, WRONG_TYPE, TOO_LARGE, UNDECODABLE.
+    Raises PoisonError: MISSING_HEADER, INVALID_HEADER, WRONG_TYPE, TOO_LARGE, UNDECODABLE, EMPTY.
     """
     expected, name = events.event_type(message_class), _header(headers, "type")
     if name != expected:
@@ -111,6 +111,8 @@ def decode(
         message = events.decode(str(content_type), body, message_class)
     except events.UndecodableError as error:
         raise PoisonError("UNDECODABLE", str(error)) from None
+    if not message.ListFields():
+        raise PoisonError("EMPTY", f"the body names nothing that {expected} tells of")
     return Event(event_id, name, subject, enterprise, _time(_header(headers, "time")), message)
 
 

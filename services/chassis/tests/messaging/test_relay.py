@@ -121,7 +121,7 @@ def test_relay__unroutable(database: Sample, broker: Broker, make_relay, eventua
     channel.queue_unbind(BOUND, topology.EVENTS, "accounts.account.bound")
     channel.queue_unbind(topology.UNROUTED, topology.UNROUTED)
     one = make_relay()
-    (stuck,) = database.emit("enterprises/e/accounts/1", message=AccountBound())
+    (stuck,) = database.emit("enterprises/e/accounts/1", message=AccountBound(handle="h"))
     database.emit("enterprises/e/accounts/2")
     assert one.relay_once() == 1
     assert database.query("select id from outbox where sent_time is null") == [stuck]

@@ -20,7 +20,7 @@ def test_subscriptions__of_a_worker_class() -> None:
 
 def test_declare__again(broker: Broker) -> None:
     """Declaring what is there changes nothing."""
-    body, properties = wire(AccountUnbound())
+    body, properties = wire(AccountUnbound(account="a"))
     broker.put(UNBOUND, body, **properties)
     topology.declare_topology(broker.url, Worker)
     assert broker.length(UNBOUND) == 1
@@ -52,7 +52,7 @@ def test_topology__nobody_listens(broker: Broker) -> None:
 
 def test_topology__rejected(broker: Broker, eventually) -> None:
     """What a consumer rejects is a dead letter of its queue."""
-    body, properties = wire(AccountUnbound())
+    body, properties = wire(AccountUnbound(account="a"))
     broker.put(UNBOUND, body, **properties)
     broker.reject(UNBOUND)
     eventually(lambda: broker.length(topology.dead_queue(UNBOUND)) == 1)

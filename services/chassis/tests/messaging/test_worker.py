@@ -79,7 +79,7 @@ def test_worker__tried_again(  # noqa: PLR0917 -- fixtures
 ) -> None:
     """What may pass is tried 8 times, with growing delays, then a dead letter with the reason (M5)."""
     start_worker(retry_unit="timedelta(milliseconds=20)")
-    body, properties = wire(AccountUnbound(), subject=subject)
+    body, properties = wire(AccountUnbound(account="a"), subject=subject)
     broker.put(UNBOUND, body, **properties)
     eventually(lambda: broker.length(DEAD) == 1, 30)
     ((headers, _body),) = broker.take(DEAD)
@@ -94,7 +94,7 @@ def test_worker__retries_stand_in_nobodys_way(
     """While an event waits for its next attempt, later ones pass."""
     start_worker()
     for _ in range(20):
-        body, properties = wire(AccountUnbound(), subject="busy")
+        body, properties = wire(AccountUnbound(account="a"), subject="busy")
         broker.put(UNBOUND, body, **properties)
     (event_id,) = database.emit("s")
     eventually(lambda: database.effects() == [event_id], 5)
@@ -124,6 +124,7 @@ def poison(dice: random.Random) -> tuple[bytes, dict[str, Any]]:
             good | {"headers": headers | {"compression": "application/x-gzip"}, "content_encoding": "binary"},
         ),
         (b"\xff\xfe", good | {"content_encoding": "utf-16"}),
+        (b"{}", good),
         (b"[" * dice.randrange(1, 100_000), good),
         (wire(EnterpriseVerified())[0] + b"}", good),
         (body, good | {"headers": headers | {"time": "99999-13-13"}}),
@@ -142,14 +143,14 @@ def test_worker__poison(database: Sample, broker: Broker, start_worker: Start, e
         channel.basic_publish("", UNBOUND, body, pika.BasicProperties(**properties))
         if number % 100 == 99:
             good.append(new_id())
-            body, properties = wire(AccountUnbound(), event_id=good[-1], subject="s")
+            body, properties = wire(AccountUnbound(account="a"), event_id=good[-1], subject="s")
             channel.basic_publish("", UNBOUND, body, pika.BasicProperties(**properties))
     channel.connection.close()
     eventually(lambda: set(database.effects()) >= set(good), 60)
     eventually(lambda: broker.length(DEAD) == 1000, 60)
     assert database.effects() == good
     reasons = [headers["numerator-reason"] for headers, _body in broker.take(DEAD)]
-    assert set(reasons) == {"MISSING_HEADER", "INVALID_HEADER", "WRONG_TYPE", "UNDECODABLE"}
+    assert set(reasons) == {"MISSING_HEADER", "INVALID_HEADER", "WRONG_TYPE", "UNDECODABLE", "EMPTY"}
     assert worker.process.poll() is None
     assert worker.logged("consumer.lost_connection") == 0
 
@@ -179,7 +180,7 @@ def raw_publish(broker: Broker, queue: str, body: bytes, *, content_type: bytes)
 def test_worker__huge_body(database: Sample, broker: Broker, start_worker: Start, eventually) -> None:
     """A body of 15 MB is a dead letter, and whole."""
     start_worker()
-    _body, properties = wire(AccountUnbound())
+    _body, properties = wire(AccountUnbound(account="a"))
     broker.put(UNBOUND, b"x" * 15_000_000, **properties)
     eventually(lambda: broker.length(DEAD) == 1, 30)
     ((headers, body),) = broker.take(DEAD)
@@ -315,7 +316,7 @@ def test_worker__database_away(database: Sample, broker: Broker, start_worker: S
         ids = []
         try:
             for number in range(20):
-                body, properties = wire(AccountUnbound(), subject=f"s/{number}")
+                body, properties = wire(AccountUnbound(account="a"), subject=f"s/{number}")
                 broker.put(UNBOUND, body, **properties)
                 ids.append(properties["headers"]["id"])
             eventually(lambda: worker.logged("handler.waits_for_database") > 10, 20)
