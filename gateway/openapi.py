@@ -251,11 +251,8 @@ class _Builder:
         if binding.response_body:
             schema = self._field(field_at(reply, binding.response_body))
         if method.shape is Shape.EVENTS:
-            events = {"type": "string", "description": f"Each event's `data` is a {reply.name} in JSON."}
-            return {
-                "description": description,
-                "content": {"text/event-stream": {"schema": events, "x-event-data": schema}},
-            }
+            content = {"schema": _event(reply.name, schema), "x-event-data": schema}
+            return {"description": description, "content": {"text/event-stream": content}}
         return {"description": description, "content": {"application/json": {"schema": schema}}}
 
     def _message(self, message: Descriptor) -> Json:
@@ -282,6 +279,8 @@ class _Builder:
         }
         if required:
             schema["required"] = required
+        if len(message.oneofs) == 1 and all(_alternatives(field) for field in fields):
+            schema["maxProperties"] = 1
         return schema
 
     def _property(self, field: FieldDescriptor) -> Json:
@@ -305,6 +304,7 @@ class _Builder:
             "type": "array",
             "items": self._single(field),
             "maxItems": limits(field).max_items or MAX_LENGTH,
+            **({"minItems": 1} if "REQUIRED" in behaviours(field) else {}),
         }
 
     def _single(self, field: FieldDescriptor) -> Json:
@@ -316,11 +316,16 @@ class _Builder:
         schema = dict(_SCALARS.get(field.type) or _INTEGERS[field.cpp_type])
         unset = _zero_is_unset(field)
         if field.type == FieldDescriptor.TYPE_STRING:
+            required = "REQUIRED" in behaviours(field) and not field.is_repeated
+            if required:
+                schema["minLength"] = 1
             schema["maxLength"] = bounds.max_length or MAX_LENGTH
             if bounds.pattern:
-                may_be_empty = unset and "REQUIRED" not in behaviours(field)
+                may_be_empty = unset and not required
                 schema["pattern"] = f"^(?:{bounds.pattern}){'?' if may_be_empty else ''}$"
         elif schema["type"] in ("integer", "number"):
+            if field.name == "page_size":
+                schema["minimum"] = 0
             if bounds.HasField("minimum"):
                 schema["minimum"] = _plain(min(bounds.minimum, 0.0) if unset else bounds.minimum)
             if bounds.HasField("maximum"):
@@ -333,9 +338,8 @@ class _Builder:
         bounds = limits(field)
         if _zero_is_unset(field) and bounds.minimum > 0:
             about.append(f"0 is as good as leaving it out; otherwise at least {_plain(bounds.minimum)}.")
-        if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1:
-            others = [each.json_name for each in field.containing_oneof.fields if each is not field]
-            about.append(f"Not together with {', '.join(f'`{other}`' for other in others)}.")
+        if others := _alternatives(field):
+            about.append(f"Not together with {', '.join(f'`{other.json_name}`' for other in others)}.")
         return "\n\n".join(each for each in about if each)
 
     def _enum(self, enum: EnumDescriptor) -> Json:
@@ -395,9 +399,8 @@ def _path(
                     "description": comment if part.pattern == "*" else f"The id of the {name}.",
                     "schema": {
                         "type": "string",
-                        "minLength": 1,
-                        "maxLength": MAX_LENGTH,
-                        "pattern": "^[^/]+$",
+                        "maxLength": 128,
+                        "pattern": "^[A-Za-z0-9._~-]+$",
                     },
                 }
             )
@@ -435,6 +438,25 @@ def _headers(method: Method) -> list[Json]:
             }
         )
     return headers
+
+
+def _event(name: str, schema: Json) -> Json:
+    """One event of a stream: OpenAPI before 3.2 has no other way to say what a stream of them holds."""
+    problem = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "type": "object",
+        "description": f"An event. Its `data` is a {name} in JSON; that of an `error`, which is the last one, a problem.",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"enum": ["message", "error"]},
+            "id": {"type": "string", "description": "Come back with it as `Last-Event-ID`."},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": [schema, problem]},
+            },
+        },
+    }
 
 
 def _security(method: Method) -> list[Json]:
@@ -480,6 +502,12 @@ def _role(value: int) -> str:
 def _zero_is_unset(field: FieldDescriptor) -> bool:
     """Whether the field's zero value cannot be told from its absence: then no limit applies to it."""
     return not field.is_repeated and not field.has_presence
+
+
+def _alternatives(field: FieldDescriptor) -> list[FieldDescriptor]:
+    """The fields that may not be given together with this one."""
+    group = field.containing_oneof
+    return [each for each in group.fields if each is not field] if group is not None else []
 
 
 def _plain(number: float) -> float | int:

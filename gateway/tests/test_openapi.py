@@ -118,6 +118,7 @@ def test_operation__details():
     assert box["required"] == ["displayName"]
     assert box["properties"]["displayName"] == {
         "type": "string",
+        "minLength": 1,
         "maxLength": 40,
         "description": "What people call it.",
     }
@@ -134,6 +135,21 @@ def test_operation__details():
     assert document["components"]["securitySchemes"]["oauth2"]["flows"]["clientCredentials"][
         "scopes"
     ].keys() == {"boxes.write"}
+
+
+def test_operation__tells_what_the_services_check():
+    """Ids have no odd characters, required lists and texts are not empty, pages are not negative, one way of many is taken."""
+    document = build(REAL)
+    parameters = document["paths"]["/v1/enterprises/{enterprise}/accounts"]["get"]["parameters"]
+    schema_of = {each["name"]: each["schema"] for each in parameters}
+    schemas = document["components"]["schemas"]
+
+    assert re.fullmatch(schema_of["enterprise"]["pattern"], "0gjhrbmv2y3b7sppfav46xm8rv")
+    assert not re.fullmatch(schema_of["enterprise"]["pattern"], "a b")
+    assert schema_of["pageSize"]["minimum"] == 0
+    assert schemas["targeting.RuleList"]["properties"]["rules"]["minItems"] == 1
+    assert schemas["targeting.Rule"]["maxProperties"] == 1
+    assert schemas["placement.Module"]["properties"]["title"]["minLength"] == 1
 
 
 def test_operation__statuses_fit_the_method():
@@ -153,6 +169,8 @@ def test_operation__streams_and_uploads():
     fill = paths["/v1/enterprises/{enterprise}/boxes:fill"]["post"]
 
     assert list(watch["responses"]["200"]["content"]) == ["text/event-stream"]
+    data = watch["responses"]["200"]["content"]["text/event-stream"]["schema"]["properties"]["data"]
+    assert {"$ref": "#/components/schemas/gatewaytest.WatchBoxesResponse"} in data["contentSchema"]["anyOf"]
     assert {each["name"] for each in watch["parameters"]} == {"enterprise", "afterSequence", "Last-Event-ID"}
     assert fill["requestBody"]["content"]["*/*"]["schema"]["format"] == "binary"
     assert {each["name"] for each in fill["parameters"]} == {"enterprise", "strictness"}
