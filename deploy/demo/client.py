@@ -31,6 +31,7 @@ class Gateway:
 
     def __init__(self, url: str, token: str = "", *, timeout: float = 30) -> None:
         self.url = url
+        self.token = token
         self._http = httpx.Client(
             base_url=url, timeout=timeout, headers={"authorization": f"Bearer {token}"} if token else {}
         )

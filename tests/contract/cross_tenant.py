@@ -79,6 +79,7 @@ class Result:
     What came of it.
 
     Attributes:
+        checked: whether the application's check was at work.
         rpcs: methods called.
         routes: those of them that the gateway serves.
         fields: fields that name a tenant's resource.
@@ -91,6 +92,7 @@ class Result:
         blunt: controls that failed: the same call with the caller's own resources is refused, so the comparison says little.
     """
 
+    checked: bool = True
     rpcs: int = 0
     routes: int = 0
     fields: int = 0
@@ -196,6 +198,7 @@ class _Trial:
         self._as_intruder = list(_principals(intruder))
 
     def run(self) -> Result:
+        self._result.checked = self._is_checked()
         before = self._holdings()
         for service, method in methods():
             self._result.rpcs += 1
@@ -217,6 +220,12 @@ class _Trial:
         self._result.calls = self._caller.calls
         self._caller.close()
         return self._result
+
+    def _is_checked(self) -> bool:
+        """The check comes before the validation: without it, a request that has nothing but another's name is invalid."""
+        service, method = next(each for each in methods() if each[1].name == "CreateCampaign")
+        request = message_factory.GetMessageClass(method.input_type)(parent=self._victim.enterprise)
+        return self._caller.call(service, method, request, self._as_intruder[0]).code == "NOT_FOUND"
 
     def _try(self, service: str, method: MethodDescriptor, at: IdField) -> None:
         """Another's resource, and what does not exist, in one field."""

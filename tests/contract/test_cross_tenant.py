@@ -16,6 +16,7 @@ def test_cross_tenant__others_are_answered_for_as_missing(world: World, *, tenan
     result = measure(world, tenant_check=tenant_check)
 
     print(result)
+    assert result.checked is tenant_check
     assert result.compared
     assert not result.leaks
     assert not result.accepted

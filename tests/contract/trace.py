@@ -125,7 +125,7 @@ def _secrets(world: World) -> Iterator[str]:
     """What must not leave a process: the platform's keys, a member's session, the network's tokens."""
     for file in world.platform.keys.folder.iterdir():
         yield from (line for line in file.read_text().splitlines() if line and "-----" not in line)
-    yield world.story.owner._http.headers["authorization"].removeprefix("Bearer ")
+    yield world.story.owner.token
     with (world.platform.home / "sandbox" / "state.jsonl").open(encoding="utf-8") as file:
         for entry in map(json.loads, file):
             yield from (entry[key] for key in ("value", "client_secret") if key in entry)
