@@ -39,7 +39,7 @@ class Processes:
         self.address = f"127.0.0.1:{free_ports(1)[0]}"
         self._service = service
         self._logs = logs
-        self._running: list[subprocess.Popen[bytes]] = []
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._environment = {
             **os.environ,  # noqa: TID251 -- what a child process gets
             "PYTHONPATH": f"{ROOT}:{ROOT / '.local' / 'stubs'}",
@@ -59,7 +59,13 @@ class Processes:
 
     def start(self, process: str) -> None:
         """Start a process."""
-        self._running.append(self._start(process))
+        self._running[process] = self._start(process)
+
+    def kill(self, process: str) -> None:
+        """End a process at once, as kill -9 does."""
+        killed = self._running.pop(process)
+        killed.kill()
+        killed.wait(_STOP_SECONDS)
 
     @contextmanager
     def serving(self, service: ServiceDescriptor, timeout: float = 30) -> Iterator[grpc.Channel]:
@@ -78,9 +84,9 @@ class Processes:
 
     def stop(self) -> None:
         """Ask all to end, which they must do well."""
-        for process in self._running:
+        for process in self._running.values():
             process.terminate()
-        codes = [process.wait(_STOP_SECONDS) for process in self._running]
+        codes = [process.wait(_STOP_SECONDS) for process in self._running.values()]
         self._running.clear()
         assert codes == [0] * len(codes), "\n".join(path.read_text() for path in self._logs.iterdir())
 

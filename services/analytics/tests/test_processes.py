@@ -1,0 +1,145 @@
+"""migrate, api and worker as they run in production, and the api killed while it takes facts in."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pika
+import pytest
+from numerator.analytics.v1 import analytics_pb2 as pb
+from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
+
+from services.analytics import store
+from services.analytics.tests.test_worker import PUBLICATION, published, received
+from services.analytics.tests.world import OWNER, TIANSHAN, fact, post, raw, repost
+from services.chassis.database import Tenant
+from services.chassis.testing.broker import Broker
+from services.chassis.testing.databases import TemporaryDatabase
+from services.chassis.testing.processes import Processes
+from services.chassis.testing.rpc import metadata_of
+
+SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"]
+FACTS = 240_000
+KILLS = 5
+
+
+@pytest.fixture
+def database(make_database: Callable[..., TemporaryDatabase]) -> TemporaryDatabase:
+    """The service's database."""
+    return make_database("analytics")
+
+
+@pytest.fixture
+def processes(database: TemporaryDatabase, amqp_url: str, tmp_path: Path) -> Processes:
+    """The service's processes, with a store in `tmp_path`."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    return Processes("analytics", database, amqp_url, logs, ANALYTICS_STORE_PATH=str(tmp_path / "store"))
+
+
+@contextmanager
+def calling(processes: Processes) -> Iterator[pb_grpc.AnalyticsServiceStub]:
+    """The api process, when it is ready."""
+    with processes.serving(SERVICE, timeout=60) as served:
+        yield pb_grpc.AnalyticsServiceStub(served)
+
+
+def numbers(stub: pb_grpc.AnalyticsServiceStub, *metrics: str, dimension: str = "") -> dict[str, list[float]]:
+    """The answer to a question of the owner of TIANSHAN, by one dimension."""
+    request = pb.QueryMetricsRequest(
+        parent=TIANSHAN, metrics=metrics, dimensions=[dimension] if dimension else [], page_size=10_000
+    )
+    answer = stub.QueryMetrics(request, metadata=metadata_of(OWNER), timeout=30)
+    assert not answer.next_page_token
+    return {"".join(row.dimensions): list(row.values) for row in answer.rows}
+
+
+@pytest.mark.slow
+def test_processes__files_and_events_become_numbers(
+    processes: Processes, amqp_url: str, eventually: Callable[..., object]
+) -> None:
+    """What the broker brings and what a file holds meet in one answer; after a clean stop the store goes on."""
+    processes.run("migrate")
+    lines = [post("p"), repost("r1"), repost("r2", "77")]
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        broker = Broker(connection, "analytics")
+        try:
+            processes.start("api")
+            processes.start("worker")
+            with calling(processes) as stub:
+                for _ in range(2):
+                    broker.tell(published("77"), TIANSHAN, event_id="published-1")
+                    broker.tell(received("1"), TIANSHAN)
+                eventually(lambda: numbers(stub, "posts", "comments")[""] == [1, 1], timeout=30)
+                report = stub.IngestEngagements(iter([_part(lines)]), metadata=metadata_of(OWNER), timeout=30)
+                assert report.accepted_count == 3
+                by_publication = {"": [1, 1, 0], PUBLICATION: [1, 1, 1]}
+                asked = ("posts", "reposts", "comments")
+                assert numbers(stub, *asked, dimension="publication") == by_publication
+            processes.stop()
+            processes.start("api")
+            with calling(processes) as stub:
+                assert numbers(stub, *asked, dimension="publication") == by_publication
+        finally:
+            processes.stop()
+
+
+def _part(lines: list[dict[str, object]]) -> pb.IngestEngagementsRequest:
+    part = pb.IngestEngagementsRequest(parent=TIANSHAN)
+    part.body.data = raw(lines)
+    return part
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_api__killed_while_it_takes_facts_in__has_each_once(
+    processes: Processes, database: TemporaryDatabase, tmp_path: Path, eventually: Callable[..., object]
+) -> None:
+    """Killed with -9 in the middle of an insert, again and again: at the end all facts are there, and none twice."""
+    _fill_log(database)
+
+    def unfinished() -> set[tuple[str, int]]:
+        """The parts that are being written, or never were to their end: they get their names when they are whole."""
+        found = set()
+        for path in (tmp_path / "store").rglob("tmp_insert*"):
+            with suppress(FileNotFoundError):
+                found.add((path.name, path.stat().st_ino))
+        return found
+
+    left: set[tuple[str, int]] = set()
+    met = 0
+
+    def inserting() -> bool:
+        now = unfinished()
+        left.intersection_update(now)
+        return bool(now - left)
+
+    try:
+        for _ in range(KILLS):
+            processes.start("api")
+            eventually(inserting, timeout=60, interval=0.0005)
+            processes.kill("api")
+            left = unfinished()
+            met += bool(left)
+        assert met, "no kill met an insert"
+        processes.start("api")
+        with calling(processes) as stub:
+            by_post = numbers(stub, "reposts", "engaged_people", dimension="post")
+        assert by_post == {f"p{number}": [FACTS / 100] * 2 for number in range(100)}
+    finally:
+        processes.stop()
+
+
+def _fill_log(database: TemporaryDatabase) -> None:
+    """Large changes and small ones, as files and events make them."""
+    facts = [
+        fact(f"event:{number:08d}", post=f"p{number % 100}", person=f"user-{number:024d}")
+        for number in range(FACTS)
+    ]
+    sizes = [1] * 100 + [5_000] * (FACTS // 5_000 - 1) + [4_900]
+    begin = 0
+    for size in sizes:
+        with database.transaction(Tenant(TIANSHAN)) as tx:
+            store.append_facts(tx, TIANSHAN, facts[begin : begin + size])
+        begin += size
+    assert begin == FACTS
