@@ -29,7 +29,7 @@ class Outage:
     """What came of a broker's absence."""
 
     ledger: Ledger = field(default_factory=Ledger)
-    """By decision; seen are the facts that analytics has kept."""
+    """By decision; seen are the facts that analytics knows."""
     counted: int = 0
     """What the public API answers."""
     handled: int = 0
@@ -117,7 +117,7 @@ def _counted(world: World, seen_by: Crowd) -> int:
 
 
 def _kept(world: World, seen_by: Crowd) -> tuple[int, Counter[str]]:
-    """How many of the events analytics has handled, and its facts by decision."""
+    """How many of the events analytics has handled, and the decisions of which it has a fact."""
     with psycopg.connect(world.platform.database_url) as connection:
         handled = connection.execute(
             """
@@ -127,11 +127,7 @@ def _kept(world: World, seen_by: Crowd) -> tuple[int, Counter[str]]:
             (_QUEUE, seen_by.placement),
         ).fetchone()
         facts = connection.execute(
-            """
-            select fact ->> 'id' from analytics.changes,
-              jsonb_array_elements(convert_from(bytes, 'UTF8')::jsonb) as fact
-            where log = 'facts' and fact ->> 'placement' = %s
-            """,
-            (seen_by.placement,),
+            "select id from analytics.fact_ids where id = any (%s)",
+            ([f"exposure:{decision}" for decision in seen_by.tokens],),
         ).fetchall()
     return int(handled[0]) if handled else 0, Counter(str(fact).partition(":")[2] for (fact,) in facts)

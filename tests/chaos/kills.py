@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
+from statistics import median
 
 import httpx
 import psutil
@@ -72,7 +73,14 @@ def programs(platform: Platform) -> list[str]:
 
 
 def kill_each(
-    world: World, mode: str, victims: Sequence[str], *, seed: int, rebind: bool = True, say: Say = print
+    world: World,
+    mode: str,
+    victims: Sequence[str],
+    *,
+    seed: int,
+    rebind: bool = True,
+    window: float | None = None,
+    say: Say = print,
 ) -> Killings:
     """
     For each program: begin the story's publication, kill -9 the program at a random moment of it, and wait for the end.
@@ -83,20 +91,22 @@ def kill_each(
         victims: whom to kill, one after another.
         seed: of the moments.
         rebind: let publishing know what the network is. Without, it goes on believing what it knew: a mutant.
+        window: within how many seconds of its beginning to kill; by default until all posts are out when nobody is killed.
         say: told of each killing.
     """
     random = Random(f"{seed} {mode}")
     world.set_mode(mode)
     if rebind:
         bind_anew(world, SOFTWARE[mode])
-    calm = min(_calm_seconds(world, f"{mode} calm {random.getrandbits(32):08x}") for _ in range(3))
-    say(f"    {mode}: the last of 3 posts is out after {calm:.2f} s when nobody is killed; seed {seed}")
+    if window is None:
+        window = median(_calm_seconds(world, f"{mode} calm {random.getrandbits(32):08x}") for _ in range(3))
+    say(f"    {mode}: kills within {window:.2f} s of the beginning; seed {seed}")
     before = world.last_published()
     killings = Killings()
     strikes = []
     for victim in victims:
         mark = f"{mode} {victim} {random.getrandbits(32):08x}"
-        moment = random.uniform(0, calm)
+        moment = random.uniform(0, window)
         end, killed_at = _strike(world, killings, victim, mark, moment)
         strikes.append((mark, killed_at))
         say(f"    {mode}: {victim} killed after {moment:.2f} s; {end}")

@@ -21,7 +21,7 @@ from deploy.demo.client import eventually
 from deploy.local.programs import SERVICES
 from services.chassis import events
 from services.chassis.ids import new_id
-from services.chassis.messaging.envelope import PoisonError, decode, make_headers
+from services.chassis.messaging.envelope import ORDERING_KEY, PoisonError, decode, make_headers
 from services.chassis.messaging.handling import ATTEMPTS, REASON
 from services.chassis.messaging.publisher import Outcome, Outgoing, Publisher
 from services.chassis.messaging.topology import SUBSCRIPTION, dead_queue, parameters, queue_name
@@ -150,8 +150,8 @@ class _Good:
             told = content_type, body, enterprise, enterprise, datetime.now(UTC)
         content_type, body, subject, enterprise, when = told
         headers = make_headers(
-            event_id="", event_type=event_type, source="numerator/chaos", subject=subject, time=when,
-            enterprise=enterprise, traceparent="",
+            event_id="", event_type=event_type, source="numerator/chaos", subject=subject, ordering_key="",
+            time=when, enterprise=enterprise, traceparent="",
         )  # fmt: skip
         self.sample = Sample(queue, headers, content_type, bytes(body))
 
@@ -175,7 +175,7 @@ class _Good:
         window, good = [], []
         for part in [bad[begin : begin + step] for begin in range(0, len(bad), step)] or [[]]:
             good.append(new_id())
-            window += [*part, self.sample.message(id=good[-1])]
+            window += [*part, self.sample.message(id=good[-1], **{ORDERING_KEY: good[-1]})]
         began = datetime.now(UTC)
         outcomes = Counter(publisher.publish(window, _SECONDS))
         if set(outcomes) != {Outcome.CONFIRMED}:
@@ -245,7 +245,7 @@ def about_nobody(message_class: type[Message], enterprise: str) -> Message:
 def recipes(random: Random, each: int) -> Iterator[Callable[[Sample], Outgoing]]:
     """How to spoil a good message, `each` times: all kinds in turn, in an order that the seed decides."""
     kinds = [_random_bytes, _cut, _too_deep, _wrong_type, _header_missing, _no_properties, _odd_header, _bad_text,
-             _wrong_content_type, _odd_attempts, _compressed, _empty]  # fmt: skip
+             _wrong_content_type, _odd_notes, _compressed, _empty]  # fmt: skip
     chosen = [_huge] * min(_HUGE, each) + [kinds[n % len(kinds)] for n in range(max(0, each - _HUGE))]
     random.shuffle(chosen)
     for kind in chosen:
@@ -330,7 +330,7 @@ def _wrong_content_type(sample: Sample, random: Random) -> Outgoing:
     return sample.message(id=new_id(), content_type=wrong)
 
 
-def _odd_attempts(sample: Sample, random: Random) -> Outgoing:
+def _odd_notes(sample: Sample, random: Random) -> Outgoing:
     attempts = random.choice([-5, 1 << 60, "many", [8]])
     return sample.message(
         **{"id": new_id(), ATTEMPTS: attempts, "traceparent": "00-zz-zz-01"}, body=b"\xc3\x28"
@@ -368,14 +368,13 @@ def _drain(amqp_url: str, queue: Queue) -> Counter[str]:
     """Take all dead letters away; returns how many there were of each reason, "" where there is none."""
     reasons: Counter[str] = Counter()
     with _channel(amqp_url) as channel:
-        for method, properties, _body in channel.consume(dead_queue(queue.name), inactivity_timeout=0.5):
+        while True:
+            method, properties, _body = channel.basic_get(dead_queue(queue.name), auto_ack=True)
             if method is None:
-                break
+                return reasons
             headers = properties.headers or {}
             broker = (headers.get("x-death") or [{}])[0].get("reason", "")
             reasons[str(headers.get(REASON) or broker.upper())] += 1
-            channel.basic_ack(method.delivery_tag)
-    return reasons
 
 
 @contextmanager

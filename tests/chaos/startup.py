@@ -40,10 +40,10 @@ class StartUp:
 def start_twice(home: Path, port_base: int) -> tuple[StartUp, StartUp]:
     """The first start, on nothing, and the second, on what the first left. Nothing runs before, between and after."""
     home.mkdir(parents=True, exist_ok=True)
-    platform = Platform(home, port_base)
-    platform.down()
+    Platform(home, port_base).down()
     shutil.rmtree(home)
     home.mkdir()
+    platform = Platform(home, port_base)
     return _start(platform), _start(platform)
 
 

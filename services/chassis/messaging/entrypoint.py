@@ -42,7 +42,7 @@ RUNTIME = "numerator"
 """The key of the `Runtime` in nameko's configuration."""
 
 _UNREADABLE = "numerator-unreadable"
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 10.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0
 _SETTLE_SECONDS = 10.0
 
 _random = SystemRandom()

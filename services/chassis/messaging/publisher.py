@@ -25,7 +25,7 @@ from services.chassis.logs import get_logger
 from services.chassis.messaging.topology import parameters
 
 _PERSISTENT = 2
-_FIRST_DELAY, _LONGEST_DELAY = 0.5, 15.0
+_FIRST_DELAY, _LONGEST_DELAY = 0.5, 5.0
 _CLOSE_SECONDS = 2.0
 _random = SystemRandom()
 _log = get_logger(__name__)
