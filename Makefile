@@ -31,7 +31,7 @@ logs: setup ## Follow the logs of all programs, until Ctrl-C
 	@$(python) -m deploy.local logs
 
 test: setup ## Run the fast suites
-	@$(python) -m pytest -q -m 'not slow'
+	@$(python) -m pytest -q -m "not slow" -n 3 --dist loadfile
 
 test-slow: setup ## Run the suites that take their time
 	@$(python) -m pytest -q -m slow
