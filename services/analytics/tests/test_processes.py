@@ -20,7 +20,8 @@ from services.chassis.testing.rpc import metadata_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"]
 FACTS = 240_000
-KILLS = 5
+UNFINISHED, FINISHED = "tmp_insert", "all"
+"""How ClickHouse names a part while it is written, and when it is whole."""
 
 
 @pytest.fixture
@@ -98,30 +99,35 @@ def test_api__killed_while_it_takes_facts_in__has_each_once(
     """Killed with -9 in the middle of an insert, again and again: at the end all facts are there, and none twice."""
     _fill_log(database)
 
-    def unfinished() -> set[tuple[str, int]]:
-        """The parts that are being written, or never were to their end: they get their names when they are whole."""
+    def parts(beginning: str) -> set[tuple[str, int]]:
+        """The store's parts whose names begin so."""
         found = set()
-        for path in (tmp_path / "store").rglob("tmp_insert*"):
+        for path in (tmp_path / "store").glob(f"store/*/*/{beginning}*"):
             with suppress(FileNotFoundError):
                 found.add((path.name, path.stat().st_ino))
         return found
 
-    left: set[tuple[str, int]] = set()
     met = 0
-
-    def inserting() -> bool:
-        now = unfinished()
-        left.intersection_update(now)
-        return bool(now - left)
-
     try:
-        for _ in range(KILLS):
+        for first_insert in (True, False, True, False):
+            left, before = parts(UNFINISHED), parts(FINISHED)
             processes.start("api")
-            eventually(inserting, timeout=60, interval=0.0005)
+
+            def to_be_killed(
+                left: set[tuple[str, int]] = left,
+                before: set[tuple[str, int]] = before,
+                first_insert: bool = first_insert,
+            ) -> bool:
+                """An insert is under way: the first since the start, or one after another was done."""
+                now = parts(UNFINISHED)
+                left &= now
+                return bool(now - left) and (first_insert or bool(parts(FINISHED) - before))
+
+            eventually(to_be_killed, timeout=60, interval=0.0005)
             processes.kill("api")
-            left = unfinished()
-            met += bool(left)
+            met += bool(parts(UNFINISHED))
         assert met, "no kill met an insert"
+        assert parts(FINISHED), "no insert was done before a kill"
         processes.start("api")
         with calling(processes) as stub:
             by_post = numbers(stub, "reposts", "engaged_people", dimension="post")
