@@ -121,7 +121,7 @@ def edition_of(tx: Transaction, enterprise: str) -> Edition:
     record = store.get_record(tx, rollout, enterprise)
     if record is None:
         return Edition(False, None, Reason.NOT_ON_THE_LIST, version)
-    if rollout.killed:
+    if record.state is AdmissionState.ACTIVE and rollout.killed:
         return Edition(False, record, Reason.EDITION_KILLED, version)
     return Edition(record.state is AdmissionState.ACTIVE, record, record.reason, version)
 
