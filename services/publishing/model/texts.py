@@ -42,6 +42,5 @@ def fingerprint(text: str) -> str:
     """
     folded = unicodedata.normalize("NFKC", _MENTIONS.sub("", text)).casefold()
     composed = unicodedata.normalize("NFKC", folded)
-    return (
-        "".join(each for each in composed if unicodedata.category(each).startswith(_KEPT)) or composed.strip()
-    )
+    kept = "".join(each for each in composed if unicodedata.category(each).startswith(_KEPT))
+    return kept or " ".join(composed.split())

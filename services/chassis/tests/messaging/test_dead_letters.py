@@ -3,6 +3,7 @@
 import pika
 import pytest
 from numerator.events.v1.accounts_pb2 import AccountUnbound, EnterpriseVerified
+from rich.console import Console
 from typer.testing import CliRunner
 
 from services.chassis.messaging import dead_letters, topology
@@ -117,7 +118,7 @@ def test_replay__unrouted(database: Sample, broker: Broker) -> None:
 def test_command(broker: Broker, letter: str, monkeypatch) -> None:
     """list, show and replay from the command line."""
     monkeypatch.setenv("AMQP_URL", broker.url)
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(dead_letters, "_console", Console(width=200))
     monkeypatch.setattr(dead_letters, "queues", lambda: [UNBOUND])
     run = CliRunner().invoke
     listed = run(dead_letters.app, ["list"])
