@@ -47,7 +47,11 @@ def test_read__too_long() -> None:
 
 def test_read__depth_and_digits() -> None:
     """What would break a parser is a problem of its line."""
-    found = list(json_lines.read([b"[" * 60_000 + b"\n" + b'{"n": ' + b"9" * 10_000 + b"}\n", b'\xef\xbb\xbf{"n": 1}'], take))
+    found = list(
+        json_lines.read(
+            [b"[" * 60_000 + b"\n" + b'{"n": ' + b"9" * 10_000 + b"}\n", b'\xef\xbb\xbf{"n": 1}'], take
+        )
+    )
 
     assert [v.reason for _, v in found[:2]] == ["MALFORMED_JSON", "BAD_VALUE"]
 
