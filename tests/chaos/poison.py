@@ -84,15 +84,16 @@ class Poisoning:
         )
 
 
-def handler_queues() -> list[Queue]:
-    """The queues of all handlers, from the worker classes."""
-    found = []
+def _handler_queues() -> Iterator[Queue]:
     for service in SERVICES:
         worker = importlib.import_module(f"services.{service}.worker").Worker
         for method, function in sorted(vars(worker).items()):
             if hasattr(function, SUBSCRIPTION):
-                found.append(Queue(service, queue_name(service, method), getattr(function, SUBSCRIPTION)))
-    return found
+                yield Queue(service, queue_name(service, method), getattr(function, SUBSCRIPTION))
+
+
+QUEUES = tuple(_handler_queues())
+"""Of all handlers, from the worker classes."""
 
 
 def poison_all(world: World, each: int, *, seed: int, say: Callable[[str], None] = print) -> Poisoning:
@@ -110,7 +111,7 @@ def poison_all(world: World, each: int, *, seed: int, say: Callable[[str], None]
     pids = {name: world.platform.pid(name) for name in programs(world.platform)}
     amqp_url = world.platform.amqp_url
     with _publisher(amqp_url) as publisher:
-        for queue in handler_queues():
+        for queue in QUEUES:
             poisoning.queues += 1
             poisoning.left_before.update(_drain(amqp_url, queue))
             good = _Good(world, queue)
