@@ -319,10 +319,17 @@ def _keep(record: Record, anchor: Anchor | None) -> Record:
         return _wait(record, Reason.STAGE_ROLLED_BACK if record.verified else Reason.NOT_VERIFIED)
     if not record.verified:
         return _wait(record, Reason.VERIFICATION_REVOKED)
-    return replace(record, state=AdmissionState.ACTIVE, reason=Reason.NONE, position=0)
+    return _with(record, AdmissionState.ACTIVE, Reason.NONE, 0)
 
 
 def _wait(record: Record, reason: Reason, position: int = 0) -> Record:
     """Out for now. Who was in before is suspended rather than waitlisted, so that people see that their place is kept."""
     state = AdmissionState.WAITLISTED if record.seat is None else AdmissionState.SUSPENDED
+    return _with(record, state, reason, position)
+
+
+def _with(record: Record, state: AdmissionState, reason: Reason, position: int) -> Record:
+    """The record itself where it says so already, as most of thousands do."""
+    if (record.state, record.reason, record.position) == (state, reason, position):
+        return record
     return replace(record, state=state, reason=reason, position=position)

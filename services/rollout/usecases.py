@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -29,8 +29,7 @@ def create_rollout(tx: Transaction, *, name: str, flag: str, stages: Sequence[St
             f"{name} exists, or another rollout serves the flag {rollout.flag}",
             metadata={"name": name, "flag": rollout.flag},
         )
-    _decide(tx, rollout)
-    _publish_snapshot(tx)
+    _publish_snapshot(tx, {rollout.name: _decide(tx, rollout)})
     return rollout
 
 
@@ -49,7 +48,9 @@ def start(tx: Transaction, name: str, etag: str) -> Rollout:
 
 def advance(tx: Transaction, name: str, etag: str) -> Rollout:
     """Widen by one stage and admit."""
-    return _change(tx, name, etag, lambda rollout: model.advance(rollout, store.records(tx, rollout)))
+    return _change(
+        tx, name, etag, lambda rollout: model.advance(rollout, store.records(tx, rollout)[0].values())
+    )
 
 
 def rollback(tx: Transaction, name: str, etag: str, reason: str) -> Rollout:
@@ -97,9 +98,7 @@ def remember_enterprise(tx: Transaction, enterprise: str, *, verified: bool, tol
     """
     store.lock(tx)
     if store.save_enterprise(tx, enterprise, verified=verified, told=told):
-        for rollout in store.all_rollouts(tx):
-            _decide(tx, rollout)
-        _publish_snapshot(tx)
+        _publish_snapshot(tx, {rollout.name: _decide(tx, rollout) for rollout in store.all_rollouts(tx)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +125,7 @@ def edition_of(tx: Transaction, enterprise: str) -> Edition:
     return Edition(record.state is AdmissionState.ACTIVE, record, record.reason, version)
 
 
-def compile_snapshot(version: int, serving: Sequence[tuple[Rollout, Sequence[Record]]]) -> dict[str, object]:
+def compile_snapshot(version: int, serving: Sequence[tuple[Rollout, Iterable[Record]]]) -> dict[str, object]:
     """
     The document that gateways serve from: flags in flagd's format, and each flag's admissions.
 
@@ -186,17 +185,14 @@ def _locked(tx: Transaction, name: str, etag: str) -> Rollout:
 def _save(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> Rollout:
     saved = replace(rollout, revision=rollout.revision + 1, update_time=tx.now)
     store.update_rollout(tx, saved)
-    _decide(tx, saved, anchor)
-    _publish_snapshot(tx)
+    _publish_snapshot(tx, {saved.name: _decide(tx, saved, anchor)})
     return saved
 
 
-def _decide(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> None:
-    """Decide a rollout's records anew; store and tell what changed."""
-    known = {record.enterprise: record for record in store.records(tx, rollout)}
-    decided = model.decide(
-        rollout, [*known.values(), *store.undecided(tx, rollout)], now=tx.now, anchor=anchor
-    )
+def _decide(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> list[Record]:
+    """Decide a rollout's records anew, and return them; store and tell what changed."""
+    known, first = store.records(tx, rollout)
+    decided = model.decide(rollout, [*known.values(), *first], now=tx.now, anchor=anchor)
     changed = [record for record in decided if record != known.get(record.enterprise)]
     store.save_records(tx, rollout, changed)
     for record in changed:
@@ -212,11 +208,15 @@ def _decide(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> 
                 rollout=rollout.name, enterprise=record.enterprise, reason=record.reason
             )
             tx.emit(suspended, subject=record.enterprise, enterprise=record.enterprise)
+    return decided
 
 
-def _publish_snapshot(tx: Transaction) -> None:
-    """Store and tell the next snapshot, unless it would say what the newest one says."""
-    serving = [(rollout, store.records(tx, rollout)) for rollout in store.all_rollouts(tx)]
+def _publish_snapshot(tx: Transaction, decided: Mapping[str, Iterable[Record]]) -> None:
+    """Store and tell the next snapshot, unless it would say what the newest one says; `decided` are records by rollout."""
+    serving = [
+        (rollout, decided.get(rollout.name) or store.records(tx, rollout)[0].values())
+        for rollout in store.all_rollouts(tx)
+    ]
     newest = store.get_snapshot(tx)
     version, sha256, _ = newest or (0, "", b"")
     if _sha256(_document(version, serving)) == sha256:
@@ -231,7 +231,7 @@ def _publish_snapshot(tx: Transaction) -> None:
     )
 
 
-def _document(version: int, serving: Sequence[tuple[Rollout, Sequence[Record]]]) -> bytes:
+def _document(version: int, serving: Sequence[tuple[Rollout, Iterable[Record]]]) -> bytes:
     """A snapshot as its bytes: the same for the same content."""
     tree = compile_snapshot(version, serving)
     return json.dumps(tree, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
