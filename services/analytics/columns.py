@@ -142,7 +142,7 @@ class Columns:
         sql = f"""
             select {", ".join([*dimensions, *metrics])} from facts where {" and ".join(conditions)} {grouped}
             limit {limit:d} offset {offset:d}
-            settings max_execution_time = {timeout:f}, max_memory_usage = {_MOST_BYTES:d}
+            settings max_execution_time = {max(timeout, 0.001):f}, max_memory_usage = {_MOST_BYTES:d}
         """  # noqa: S608 -- made of our own expressions; what callers write are parameters
         count = len(dimensions)
         with self._reader(timeout) as reader:
