@@ -95,13 +95,14 @@ def trace_post(world: World, receiver: Receiver, seconds: float = 30) -> Traced:
     unspeakable = [text, *_secrets(world)]
     deadline = time.monotonic() + seconds
     while True:
-        traced = _look(receiver, publication["name"], unspeakable)
+        traced = look(receiver, publication["name"], unspeakable)
         if traced.whole or time.monotonic() > deadline:
             return traced
         time.sleep(0.2)  # between two looks; the deadline ends them
 
 
-def _look(receiver: Receiver, publication: str, unspeakable: Sequence[str]) -> Traced:
+def look(receiver: Receiver, publication: str, unspeakable: Sequence[str]) -> Traced:
+    """The trace of a publication as far as it was exported, and which exports hold one of the unspeakable words."""
     every = receiver.spans()
     traces = {
         s.trace for s in every if s.attributes.get("numerator.event.subject", "").startswith(publication)
