@@ -20,7 +20,7 @@ from services.chassis.messaging.envelope import Event
 from services.chassis.testing.broker import Broker
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.processes import Processes
-from services.chassis.testing.rpc import member, metadata_of, operator
+from services.chassis.testing.rpc import gateway, member, metadata_of, operator
 from services.rollout.tests.world import STAGES, World, enterprise
 from services.rollout.worker import Worker
 
@@ -74,7 +74,7 @@ def test_processes__admit_and_tell(
     tmp_path: Path,
     eventually: Callable[..., object],
 ) -> None:
-    """A company registers and is verified, the worker admits it, and api and broker say so; told twice, it enters once."""
+    """A company is admitted once however often it is told of, a hundred at once fill the quota and no more, all of it is told."""
     processes = Processes("rollout", make_database("rollout"), amqp_url, tmp_path)
     processes.run("migrate")
     with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
@@ -94,16 +94,29 @@ def test_processes__admit_and_tell(
                     return stub.GetEdition(pb.GetEditionRequest(), metadata=asked, timeout=10).admitted
 
                 eventually(admitted, timeout=30)
+                for number in range(2, 102):
+                    broker.tell(EnterpriseVerified(enterprise=enterprise(number)), enterprise(number))
+
+                def all_decided() -> bool:
+                    asked = pb.GetRolloutRequest(name="rollouts/edition")
+                    rollout = stub.GetRollout(asked, metadata=metadata_of(operator()), timeout=10)
+                    assert rollout.admitted_count <= 2
+                    return (rollout.admitted_count, rollout.waiting_count) == (2, 99)
+
+                eventually(all_decided, timeout=60)
+                newest = stub.GetSnapshot(
+                    pb.GetSnapshotRequest(), metadata=metadata_of(gateway()), timeout=10
+                ).version
             heard: list[str] = []
 
             def all_told() -> bool:
                 heard.extend(broker.heard())
-                return "rollout.admission.granted" in heard and "rollout.snapshot.published" in heard[-1:]
+                return heard.count("rollout.snapshot.published") == newest
 
             eventually(all_told, timeout=30)
         finally:
             processes.stop()
-    assert heard.count("rollout.admission.granted") == 1
+    assert heard.count("rollout.admission.granted") == 2
     assert heard.count("rollout.stage.entered") == 1
 
 
