@@ -13,7 +13,7 @@ from tests.verify.table import Row
 from tests.world import World, fresh_world
 
 CASES = 2_000
-TRACE_PORT_BASE = 8150
+TRACE_PORT_BASE = 7850
 
 
 def cross_tenant(world: World) -> Iterator[Row]:
