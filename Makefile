@@ -30,16 +30,26 @@ status: setup ## Show what runs, and its memory
 logs: setup ## Follow the logs of all programs, until Ctrl-C
 	@$(python) -m deploy.local logs
 
+# $(call suite,which,options): runs a suite; what fails among others that keep the machine busy must pass alone.
+define suite
+@$(python) -m pytest -q -m "$(1)" $(2) --dist loadfile || { \
+	echo "Once more, alone, what failed among others:"; \
+	$(python) -m pytest -q -m "$(1)" --last-failed --last-failed-no-failures none; }
+endef
+
 test: setup ## Run the fast suites
-	@$(python) -m pytest -q -m "not slow" -n 3 --dist loadfile
+	$(call suite,not slow,-n 3)
 
 test-slow: setup ## Run the suites that take their time
-	@$(python) -m pytest -q -m slow
+	$(call suite,slow,-n 2)
 
 check: proto-check lint types imports test test-slow ## Run all that CI runs
 
 verify-story: setup ## Measure every promise of the story, and print the table
 	@$(python) -m tests.verify.story
+
+chaos: setup ## Kill, stop and poison, and count what comes of it
+	@$(python) -m tests.verify.chaos
 
 verify: verify-story ## Measure everything that is promised so far
 
@@ -65,4 +75,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down reset status logs test test-slow check verify verify-story fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow check chaos verify verify-story fmt lint types imports protos proto-check
