@@ -37,7 +37,7 @@ def one_trace() -> Iterator[Row]:
     ):
         world.prepare()
         traced = trace_post(world, receiver)
-    Console().print(traced.tree(), highlight=False, markup=False)
+    Console().print(traced.tree(), highlight=False, markup=False, soft_wrap=True)
     yield Row(
         "a post, from the gateway to the network",
         f"one trace, a chain of {len(CHAIN)} spans: gateway, publishing api, outbox, RabbitMQ, worker, network",

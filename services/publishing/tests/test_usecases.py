@@ -87,6 +87,22 @@ def posted(number: int = 1) -> Posted:
     return Posted(f"post{number}", f"https://example.social/post{number}", NOON)
 
 
+def test_create_publication__of_another_enterprise_is_not_found(database: Database) -> None:
+    """Whatever was checked before: nobody drafts for another enterprise."""
+    with database.transaction(Tenant("enterprises/other")) as tx, pytest.raises(ServiceError) as refused:
+        usecases.create_publication(
+            tx,
+            ENTERPRISE,
+            text="Hello",
+            variants=(),
+            accounts=(),
+            exclude_accounts=(),
+            schedule_time=None,
+        )
+
+    assert refused.value.reason == "NOT_FOUND"
+
+
 def test_tables__all__are_under_row_level_security(database: TemporaryDatabase) -> None:
     """No table can show one enterprise's rows to another."""
     assert_tenant_tables_safe(database)
