@@ -34,15 +34,14 @@ def verify(area: str, checks: Iterable[tuple[str, Check]], console: Console | No
         console.print(f"[cyan]…[/] {title}", highlight=False)
         started = time.monotonic()
         try:
-            found = list(check())
+            for row in check():
+                rows.append(row)
+                _tell(console, row)
         except Exception as error:  # noqa: BLE001 -- whatever goes wrong in one measurement, the others are still worth having
             console.print_exception(max_frames=4)
-            found = [Row(title, "is measured", f"{type(error).__name__}: {error}", holds=False)]
-        for row in found:
-            mark = "[green]✓[/]" if row.holds else "[red]✗[/]"
-            console.print(f"  {mark} {row.what}: {row.measured}", highlight=False)
+            rows.append(Row(title, "is measured", f"{type(error).__name__}: {error}", holds=False))
+            _tell(console, rows[-1])
         console.print(f"  {time.monotonic() - started:.0f} s", style="dim")
-        rows += found
     table = Table(title=f"verify-{area}", title_justify="left", show_lines=True)
     for column in ("what", "target", "measured", "verdict"):
         table.add_column(column, overflow="fold")
@@ -56,3 +55,8 @@ def verify(area: str, checks: Iterable[tuple[str, Check]], console: Console | No
         f"{len(rows) - short} of {len(rows)} hold; {time.monotonic() - began:.0f} s", highlight=False
     )
     return 1 if short else 0
+
+
+def _tell(console: Console, row: Row) -> None:
+    mark = "[green]✓[/]" if row.holds else "[red]✗[/]"
+    console.print(f"  {mark} {row.what}: {row.measured}", highlight=False)
