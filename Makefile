@@ -51,6 +51,9 @@ verify-story: setup ## Measure every promise of the story, and print the table
 chaos: setup ## Kill, stop and poison, and count what comes of it
 	@$(python) -m tests.verify.chaos
 
+bench: setup ## Print speeds as ratios against a baseline of the same run
+	@$(python) -m tests.bench.ingest
+
 verify: verify-story ## Measure everything that is promised so far
 
 fmt: setup ## Format Python and protos
@@ -75,4 +78,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down reset status logs test test-slow check chaos verify verify-story fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow check chaos bench verify verify-story fmt lint types imports protos proto-check
