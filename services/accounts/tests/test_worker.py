@@ -187,6 +187,7 @@ def test_processes__serve_tell_and_listen(world: World, processes: Processes, am
             event_type=event_type(DeliveryFailed),
             source="publishing",
             subject=account.name,
+            ordering_key=account.name,
             time=world.clock.now(),
             enterprise=company.name,
             traceparent="",
