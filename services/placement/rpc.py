@@ -15,6 +15,7 @@ from services.chassis.ids import new_id
 from services.chassis.names import enterprise_of
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
+from services.chassis.timestamps import stamp
 from services.placement import pages, usecases
 from services.placement.engine import Engine
 from services.placement.model import ENTERPRISE_NAME, Campaign, Creative, Module, Placement, Registration
@@ -188,7 +189,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
             relevance=choice.relevance,
             reasons=choice.reasons,
             token=self._tokens.sign(token),
-            expire_time=_stamp(expires),
+            expire_time=stamp(expires),
         )
 
     # What follows from decisions: the token says whose they are
@@ -197,7 +198,7 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
         token = self._tokens.read(request.token, self._clock.now())
         with self._database.transaction(_tenant_of(token)) as tx:
             seen = usecases.record_exposure(tx, token)
-        return pb.Exposure(decision=token.decision, placement=token.placement, exposure_time=_stamp(seen))
+        return pb.Exposure(decision=token.decision, placement=token.placement, exposure_time=stamp(seen))
 
     def CreateRegistration(
         self, request: pb.CreateRegistrationRequest, context: grpc.ServicerContext
@@ -241,10 +242,10 @@ def _module(module: Module) -> pb.Module:
         title=module.title,
         body=module.body,
         link_url=module.link_url,
-        start_time=_stamp(module.start_time),
-        end_time=_stamp(module.end_time),
+        start_time=stamp(module.start_time),
+        end_time=stamp(module.end_time),
         position=module.position,
-        create_time=_stamp(module.create_time),
+        create_time=stamp(module.create_time),
     )
 
 
@@ -252,12 +253,12 @@ def _campaign(campaign: Campaign) -> pb.Campaign:
     return pb.Campaign(
         name=campaign.name,
         display_name=campaign.display_name,
-        start_time=_stamp(campaign.start_time),
-        end_time=_stamp(campaign.end_time),
+        start_time=stamp(campaign.start_time),
+        end_time=stamp(campaign.end_time),
         capacity=campaign.capacity,
         state=pb.Campaign.State.Value(campaign.state),
         registration_count=campaign.registration_count,
-        create_time=_stamp(campaign.create_time),
+        create_time=stamp(campaign.create_time),
     )
 
 
@@ -279,7 +280,7 @@ def _creative(creative: Creative) -> pb.Creative:
         description=creative.description,
         call_to_action=creative.call_to_action,
         venue=creative.venue,
-        event_time=_stamp(creative.event_time) if creative.event_time else None,
+        event_time=stamp(creative.event_time) if creative.event_time else None,
     )
 
 
@@ -299,15 +300,9 @@ def _registration(registration: Registration) -> pb.Registration:
         user=f"users/{registration.person}",
         display_name=registration.display_name,
         placement=registration.placement,
-        create_time=_stamp(registration.create_time),
+        create_time=stamp(registration.create_time),
     )
 
 
 def _moment(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(tzinfo=UTC)
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.events.v1 import placement_pb2 as events
 from numerator.events.v1.targeting_pb2 import AudienceComputed, AudienceMembersListed
 
 from services.chassis.database import Transaction, purge_changes
 from services.chassis.errors import not_found
 from services.chassis.ids import deterministic_id, new_id
+from services.chassis.timestamps import stamp
 from services.placement import model, store
 from services.placement.model import (
     AUDIENCE_NAME,
@@ -190,7 +190,7 @@ def record_exposure(tx: Transaction, token: Token) -> datetime:
         user=f"users/{token.person}",
         touchpoint=token.touchpoint,
         decision=token.decision,
-        exposure_time=_stamp(tx.now),
+        exposure_time=stamp(tx.now),
     )
     tx.emit(exposure, subject=token.placement, ordering_key=f"{token.placement} {token.person}")
     store.insert_exposure(tx, token.decision, token.placement, token.person)
@@ -220,7 +220,7 @@ def register(tx: Transaction, token: Token, display_name: str) -> Registration:
         registration=registration.name,
         placement=token.placement,
         user=f"users/{token.person}",
-        create_time=_stamp(tx.now),
+        create_time=stamp(tx.now),
     )
     tx.emit(created, subject=registration.name)
     return registration
@@ -300,9 +300,3 @@ def _found(resource: T | None, name: str) -> T:
 
 def _without(ids: dict[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in ids.items() if key != name}
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -1,17 +1,16 @@
 """The gRPC face of rollout: proto to model and back, nothing else."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 import grpc
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.rollout.v1 import rollout_pb2 as pb
 from numerator.rollout.v1 import rollout_pb2_grpc as pb_grpc
 
 from services.chassis.database import Database, Transaction
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
+from services.chassis.timestamps import stamp
 from services.rollout import store, usecases
 from services.rollout.model import ROLLOUT_NAME, Record, Rollout, Stage, next_step
 
@@ -139,8 +138,8 @@ def _rollout(rollout: Rollout, admitted: int, waiting: int) -> pb.Rollout:
         admitted_count=admitted,
         waiting_count=waiting,
         etag=rollout.etag,
-        create_time=_time(rollout.create_time),
-        update_time=_time(rollout.update_time),
+        create_time=stamp(rollout.create_time),
+        update_time=stamp(rollout.update_time),
     )
 
 
@@ -152,11 +151,5 @@ def _admission(record: Record) -> pb.Admission:
         reason=record.reason,
         position=record.position,
         bucket=record.bucket,
-        admit_time=_time(record.admit_time) if record.admit_time else None,
+        admit_time=stamp(record.admit_time) if record.admit_time else None,
     )
-
-
-def _time(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

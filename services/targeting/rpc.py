@@ -1,11 +1,9 @@
 """The gRPC face of targeting: proto to model and back, nothing else."""
 
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.targeting.v1 import targeting_pb2 as pb
 from numerator.targeting.v1 import targeting_pb2_grpc as pb_grpc
 
@@ -14,6 +12,7 @@ from services.chassis.database import PUBLIC, Database, Follower, Transaction
 from services.chassis.json_lines import MOST_PROBLEMS, LineProblem
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
+from services.chassis.timestamps import stamp
 from services.targeting import store, usecases
 from services.targeting.index import Index
 from services.targeting.model import Audience, Person, person_of_line, rounded
@@ -55,7 +54,7 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
     ) -> pb.Consent:
         with self._database.transaction(PUBLIC) as tx:
             since = usecases.withdraw_consent(tx, request.name.removeprefix("users/"))
-        return pb.Consent(name=request.name, promotions=False, update_time=_stamp(since))
+        return pb.Consent(name=request.name, promotions=False, update_time=stamp(since))
 
     def CreateAudience(self, request: pb.CreateAudienceRequest, context: grpc.ServicerContext) -> pb.Audience:
         given = request.audience
@@ -156,12 +155,6 @@ def _audience(audience: Audience) -> pb.Audience:
         state=pb.Audience.State.Value(audience.state),
         size=rounded(audience.size),
         version=audience.version,
-        create_time=_stamp(audience.create_time),
-        build_time=_stamp(audience.build_time) if audience.build_time else None,
+        create_time=stamp(audience.create_time),
+        build_time=stamp(audience.build_time) if audience.build_time else None,
     )
-
-
-def _stamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
