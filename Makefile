@@ -32,7 +32,7 @@ logs: setup ## Follow the logs of all programs, until Ctrl-C
 
 # $(call suite,which,options): runs a suite; what fails among others that keep the machine busy must pass alone.
 define suite
-@$(python) -m pytest -q -m "$(1)" $(2) --dist loadfile || { \
+@$(python) -m pytest -q -m "$(1)" $(2) || { \
 	echo "Once more, alone, what failed among others:"; \
 	$(python) -m pytest -q -m "$(1)" --last-failed --last-failed-no-failures none; }
 endef

@@ -32,6 +32,8 @@ class Settings(ServiceSettings):
     """How long after we gave up on a request its server may still be working on it, in seconds."""
     visibility_lag: Seconds = 30
     """How long a new post may be missing from its account's timeline, in seconds."""
+    longest_delay: Seconds = 300
+    """The longest wait between two attempts of a delivery, in seconds; the first is 1, and each doubles."""
     fail_point: str = ""
     """For tests: where the process kills or stops itself; see `failpoints`. Refused in production."""
 
@@ -43,6 +45,7 @@ class Settings(ServiceSettings):
             lease_margin=timedelta(seconds=self.lease_margin),
             server_margin=timedelta(seconds=self.server_margin),
             visibility_lag=timedelta(seconds=self.visibility_lag),
+            longest_delay=timedelta(seconds=self.longest_delay),
         )
 
     @model_validator(mode="after")

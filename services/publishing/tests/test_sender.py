@@ -54,6 +54,8 @@ class Senders:
             "PUBLISHING_LEASE_MARGIN": "1",
             "PUBLISHING_SERVER_MARGIN": "1",
             "PUBLISHING_VISIBILITY_LAG": "0.5",
+            # A network that fails four times in ten fails one delivery of twenty five times in a row, now and then.
+            "PUBLISHING_LONGEST_DELAY": "1",
             "AMQP_URL": "amqp://127.0.0.1:1",
             "PRINCIPAL_PUBLIC_KEY": shared_keys().public,
         }
