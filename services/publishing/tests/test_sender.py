@@ -234,11 +234,13 @@ def test_sender__two_and_one_dies_again_and_again__exactly_once(
 @pytest.mark.slow
 @pytest.mark.parametrize("point", ["sending_committed", "before_request"])
 def test_sender__stopped_past_its_lease__sends_nothing_when_it_wakes(
-    world: World, eventually: Callable[..., object], point: str
+    world: World, eventually: Callable[..., object], point: str, tmp_path: Path
 ) -> None:
-    """A zombie: stopped with the delivery in its hand, another one finishes it, then the first wakes up."""
+    """A zombie: stopped with the deliveries in its hand, another one finishes them, then the first wakes up."""
     world.publish("An SUV weekend")
-    zombie = world.senders.start(f"{point}:stop")
+    zombie = world.senders.start(
+        f"{point}:stop:{tmp_path / 'stopped'}"
+    )  # once, or its next delivery stops it again
     eventually(lambda: Path(f"/proc/{zombie.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", 20)
 
     world.senders.start()
