@@ -22,10 +22,13 @@ from pika.spec import Basic, BasicProperties
 
 from gateway.admission import EMPTY, BadSnapshotError, Snapshots
 from gateway.errors import Problem
+from services.chassis.ids import new_id
 from services.chassis.logs import get_logger
 
 EXCHANGE = "numerator.events"
 ROUTING_KEY = "rollout.snapshot.published"
+QUEUE_PREFIX = "gateway.snapshots."
+"""The queues' names begin so; the gateway's user may declare no others."""
 PULL_SECONDS = 2.0
 _RECONNECT_SECONDS = 1.0
 _POLL_SECONDS = 0.5
@@ -131,9 +134,10 @@ class SnapshotPush(threading.Thread):
         connection = pika.BlockingConnection(self._parameters)
         try:
             channel = connection.channel()
-            channel.exchange_declare(self._exchange, passive=True)
             limits = {"x-max-length": 1, "x-overflow": "drop-head"}
-            queue = channel.queue_declare("", exclusive=True, arguments=limits).method.queue
+            # A name of its own for each connection: the queue of a lost one stays until the broker notices.
+            queue = f"{QUEUE_PREFIX}{new_id()}"
+            channel.queue_declare(queue, exclusive=True, arguments=limits)
             channel.queue_bind(queue, self._exchange, ROUTING_KEY)
             channel.basic_consume(queue, self._on_message, auto_ack=True, exclusive=True)
             self.connected.set()

@@ -11,11 +11,9 @@ lie that nobody listened to, can be shown and replayed in the same way.
 Looking takes messages and gives them back, so two who look at the same time each see a part.
 """
 
-import importlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import pika
@@ -27,9 +25,15 @@ from rich.table import Table
 
 from services.chassis.messaging.handling import ATTEMPTS, DETAIL, REASON, original
 from services.chassis.messaging.settings import BrokerSettings
-from services.chassis.messaging.topology import EVENTS, UNROUTED, dead_queue, parameters, subscriptions
+from services.chassis.messaging.topology import (
+    EVENTS,
+    UNROUTED,
+    dead_queue,
+    parameters,
+    subscriptions,
+    worker_classes,
+)
 
-_SERVICES = Path(__file__).resolve().parents[2]
 _PERSISTENT = 2
 
 
@@ -108,11 +112,7 @@ def replay(amqp_url: str, queue: str, *, ids: Collection[str] = (), limit: int =
 
 def queues() -> list[str]:
     """The queues of all handlers of all services, and `numerator.unrouted`."""
-    found = [UNROUTED]
-    for worker in sorted(_SERVICES.glob("*/worker.py")):
-        module = importlib.import_module(f"services.{worker.parent.name}.worker")
-        found += [each.queue for each in subscriptions(module.Worker)]
-    return found
+    return [UNROUTED, *(each.queue for worker in worker_classes() for each in subscriptions(worker))]
 
 
 def _where(queue: str) -> str:

@@ -49,7 +49,7 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
         max_size=options.concurrency + _OTHER_CONNECTIONS,
     )
     amqp_url = settings.amqp_url.get_secret_value()
-    declare = partial(topology.declare_topology, amqp_url, worker_class)
+    declare = partial(topology.ensure_topology, amqp_url, worker_class)
     publisher = Publisher(amqp_url, prepare=declare)
     relay = Relay(database, publisher)
     stopping = threading.Event()

@@ -1,29 +1,40 @@
 """
-The exchanges and queues: their names, and how they are declared.
+The exchanges, queues and bindings: what there is, as data, and how it comes to the broker.
 
-Everything is durable, and every queue is a quorum queue with a bounded length, so that a full queue refuses
-(the publisher keeps the message) instead of dropping::
+Everything is durable, and every queue is a quorum queue that refuses when it is full (the publisher keeps the
+message) instead of dropping::
 
-    numerator.events (topic) ──type──► <service>.<handler> ──rejected──► numerator.dead (direct)
+    numerator.events (topic) ──type──► <service>.<handler> ──rejected──► numerator.dead (topic)
           │ no queue wants it                ▲                                  │
           ▼                                  │ default exchange, when over      ▼
     numerator.unrouted             numerator.delay.<n>s ◄── retries   <service>.<handler>.dead
 
-Declaring is idempotent. `migrate` does it before anything publishes (an event that is told before the queue
-of its handler exists goes to `numerator.unrouted`), and each process does it again whenever it connects, so
-that a broker that lost its disk is whole again.
+All routing keys begin with a service's name, `<service>.`, be they types of events or names of queues, and all
+exchanges that services publish to are topic exchanges: so the broker can hold each service to its own keys.
+
+What correctness rests on is in the arguments of the queues, which are for ever. How much they hold is in policies,
+which an operator may change at any time; AMQP cannot set them, `deploy.rabbitmq` does.
+
+`migrate` declares all this before anything publishes (an event that is told before the queue of its handler exists
+goes to `numerator.unrouted`). Each process looks whenever it connects, and declares what a broker has lost, if it
+may: in production the broker's own definitions do it, and services have no right to.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 import pika
+import pika.exceptions
 from pika.adapters.blocking_connection import BlockingChannel
 
 from services.chassis.events import event_type
+from services.chassis.logs import get_logger
 
 EVENTS = "numerator.events"
 UNROUTED = "numerator.unrouted"
@@ -46,12 +57,16 @@ A delivery limit for queues that people look into: looking counts as a delivery 
 """
 _MAX_LENGTH = 1_000_000
 _MAX_PARKED = 100_000
-_UNROUTED_DAYS = 7
+_UNROUTED_KEPT = timedelta(days=7)
+_NOT_FOUND, _ACCESS_REFUSED = 404, 403
 
 SUBSCRIPTION = "__numerator_message_class__"
 """The attribute in which `event_handler` notes the message class of a method."""
 
+_SERVICES = Path(__file__).resolve().parents[2]
+
 _random = SystemRandom()
+_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +75,69 @@ class Subscription:
 
     queue: str
     routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    type: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """That a queue gets what comes to an exchange with a routing key."""
+
+    exchange: str
+    queue: str
+    routing_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    Limits that apply to all queues with a name like `pattern`; of several policies the one with the highest priority.
+
+    They can be changed while the queues are in use.
+    """
+
+    name: str
+    pattern: str
+    priority: int
+    limits: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Exchanges, queues and bindings, each after what it refers to."""
+
+    exchanges: tuple[Exchange, ...]
+    queues: tuple[Queue, ...]
+    bindings: tuple[Binding, ...]
+
+
+POLICIES = (
+    Policy("handlers", r"^[a-z_]+\.[a-z0-9_]+$", 0, {"max-length": _MAX_LENGTH}),
+    Policy("delays", r"^numerator\.delay\.", 1, {"max-length": _MAX_LENGTH}),
+    Policy("dead-letters", r"\.dead$", 1, {"max-length": _MAX_PARKED}),
+    Policy(
+        "unrouted",
+        r"^numerator\.unrouted$",
+        1,
+        {"max-length": _MAX_PARKED, "message-ttl": _UNROUTED_KEPT // timedelta(milliseconds=1)},
+    ),
+)
+"""How much the queues hold."""
 
 
 def queue_name(service: str, handler: str) -> str:
@@ -99,27 +177,125 @@ def subscriptions(service_class: type) -> list[Subscription]:
     ]
 
 
+def worker_classes() -> list[type]:
+    """The worker classes of all services: `Worker` in each `services/<service>/worker.py`."""
+    return [
+        importlib.import_module(f"services.{path.parent.name}.worker").Worker
+        for path in sorted(_SERVICES.glob("*/worker.py"))
+    ]
+
+
+def needed_for(wanted: Iterable[Subscription]) -> Topology:
+    """What all services share, and the queues of `wanted`."""
+    subscribed = list(wanted)
+    delays = [delay_exchange(seconds) for seconds in DELAYS]
+    return Topology(
+        exchanges=(
+            Exchange(UNROUTED, "fanout"),
+            Exchange(EVENTS, "topic", {"alternate-exchange": UNROUTED}),
+            Exchange(DEAD, "topic"),
+            *(Exchange(name, "topic") for name in delays),
+        ),
+        queues=(
+            _UNROUTED_QUEUE,
+            *(Queue(name, _DELAY_ARGUMENTS) for name in delays),
+            *(queue for each in subscribed for queue in (_dead_queue(each), _handler_queue(each))),
+        ),
+        bindings=(
+            Binding(UNROUTED, UNROUTED, UNROUTED),
+            *(Binding(name, name, "#") for name in delays),
+            *(Binding(DEAD, dead_queue(each.queue), each.queue) for each in subscribed),
+            *(Binding(EVENTS, each.queue, each.routing_key) for each in subscribed),
+        ),
+    )
+
+
+def _quorum(**more: Any) -> dict[str, Any]:
+    return {"x-queue-type": "quorum", "x-overflow": "reject-publish", **more}
+
+
+# Events that nobody listens to are normal (the catalogue is larger than its use), so the oldest make room.
+_UNROUTED_QUEUE = Queue(UNROUTED, _quorum(**{"x-overflow": "drop-head", "x-delivery-limit": _NEVER}))
+
+# No routing key for what expires: it keeps its own, which is the queue that it came from.
+_DELAY_ARGUMENTS = _quorum(**{"x-dead-letter-exchange": "", "x-dead-letter-strategy": "at-least-once"})
+
+
+def _dead_queue(subscription: Subscription) -> Queue:
+    return Queue(dead_queue(subscription.queue), _quorum(**{"x-delivery-limit": _NEVER}))
+
+
+def _handler_queue(subscription: Subscription) -> Queue:
+    return Queue(
+        subscription.queue,
+        _quorum(
+            **{
+                "x-delivery-limit": DELIVERY_LIMIT,
+                # Of several worker processes one gets the messages and the others stand by, or two of them would
+                # handle the events of one aggregate at once, in any order.
+                "x-single-active-consumer": True,
+                "x-dead-letter-exchange": DEAD,
+                "x-dead-letter-routing-key": subscription.queue,
+                # The default drops a dead letter whose queue is missing or full; this one keeps and retries it. It
+                # needs reject-publish.
+                "x-dead-letter-strategy": "at-least-once",
+            },
+        ),
+    )
+
+
+def publishes_to(wanted: Iterable[Subscription]) -> list[str]:
+    """The exchanges to which a worker with these subscriptions publishes: retries and dead letters come of handlers."""
+    return [EVENTS, *([DEAD, *map(delay_exchange, DELAYS)] if list(wanted) else [])]
+
+
 def declare_topology(amqp_url: str, service_class: type) -> None:
     """
-    Declare everything that a service's worker needs. Called by `migrate`.
+    Declare everything that a service's worker needs; what is there already stays. Called by `migrate`.
 
-    Raises pika.exceptions.AMQPError when the broker cannot be reached, or has a queue of the name with other
-    arguments.
+    A user who has no right to declare must find it there.
+
+    Raises pika.exceptions.AMQPError when the broker cannot be reached, has something of the name with other
+    arguments, or lacks what we may not declare; the log then names it.
     """
-    declare(amqp_url, subscriptions(service_class))
+    wanted = subscriptions(service_class)
+    try:
+        declare(amqp_url, wanted)
+    except pika.exceptions.ChannelClosedByBroker as error:
+        if error.reply_code != _ACCESS_REFUSED:
+            raise
+        if missing := _first_missing(amqp_url, wanted):
+            _log.error(
+                "topology.missing",
+                missing=missing,
+                hint="we may not declare it: python -m deploy.rabbitmq apply",
+            )
+            raise
+
+
+def ensure_topology(amqp_url: str, service_class: type) -> None:
+    """
+    Look whether what a service's worker uses is there, which needs no right to declare; if not, declare everything.
+
+    Raises as `declare_topology`.
+    """
+    if _first_missing(amqp_url, subscriptions(service_class)):
+        declare_topology(amqp_url, service_class)
 
 
 def declare(amqp_url: str, wanted: Iterable[Subscription] = ()) -> None:
-    """Declare what all services share, and the queues of `wanted`. Raises as `declare_topology`."""
-    connection = pika.BlockingConnection(parameters(amqp_url))
-    try:
+    """Declare what all services share, and the queues of `wanted`. Raises pika.exceptions.AMQPError."""
+    needed = needed_for(wanted)
+    with _connection(amqp_url) as connection:
         channel = connection.channel()
-        _declare_shared(channel)
-        for subscription in wanted:
-            _declare_handler(channel, subscription)
-    finally:
-        if connection.is_open:
-            connection.close()
+        for exchange in needed.exchanges:
+            channel.exchange_declare(
+                exchange.name, exchange.type, durable=True, arguments=dict(exchange.arguments)
+            )
+        for queue in needed.queues:
+            channel.queue_declare(queue.name, durable=True, arguments=dict(queue.arguments))
+        for binding in needed.bindings:
+            channel.queue_bind(binding.queue, binding.exchange, binding.routing_key)
 
 
 def parameters(amqp_url: str) -> pika.URLParameters:
@@ -133,63 +309,36 @@ def parameters(amqp_url: str) -> pika.URLParameters:
     return parameters
 
 
-def _declare_shared(channel: BlockingChannel) -> None:
-    channel.exchange_declare(UNROUTED, "fanout", durable=True)
-    # Events that nobody listens to are normal (the catalogue is larger than its use), so the oldest make
-    # room.
-    channel.queue_declare(
-        UNROUTED,
-        durable=True,
-        arguments=_quorum(
-            _MAX_PARKED,
-            **{
-                "x-overflow": "drop-head",
-                "x-delivery-limit": _NEVER,
-                "x-message-ttl": int(timedelta(days=_UNROUTED_DAYS).total_seconds() * 1000),
-            },
-        ),
-    )
-    channel.queue_bind(UNROUTED, UNROUTED)
-    channel.exchange_declare(EVENTS, "topic", durable=True, arguments={"alternate-exchange": UNROUTED})
-    channel.exchange_declare(DEAD, "direct", durable=True)
-    for seconds in DELAYS:
-        name = delay_exchange(seconds)
-        channel.exchange_declare(name, "fanout", durable=True)
-        # No routing key for what expires: it keeps its own, which is the queue that it came from.
-        channel.queue_declare(
-            name,
-            durable=True,
-            arguments=_quorum(
-                _MAX_LENGTH, **{"x-dead-letter-exchange": "", "x-dead-letter-strategy": "at-least-once"}
-            ),
-        )
-        channel.queue_bind(name, name)
+@contextmanager
+def _connection(amqp_url: str) -> Iterator[pika.BlockingConnection]:
+    connection = pika.BlockingConnection(parameters(amqp_url))
+    try:
+        yield connection
+    finally:
+        if connection.is_open:
+            connection.close()
 
 
-def _declare_handler(channel: BlockingChannel, subscription: Subscription) -> None:
-    queue, dead = subscription.queue, dead_queue(subscription.queue)
-    channel.queue_declare(dead, durable=True, arguments=_quorum(_MAX_PARKED, **{"x-delivery-limit": _NEVER}))
-    channel.queue_bind(dead, DEAD, queue)
-    channel.queue_declare(
-        queue,
-        durable=True,
-        arguments=_quorum(
-            _MAX_LENGTH,
-            **{
-                "x-delivery-limit": DELIVERY_LIMIT,
-                # Of several worker processes one gets the messages and the others stand by, or two of them would
-                # handle the events of one aggregate at once, in any order.
-                "x-single-active-consumer": True,
-                "x-dead-letter-exchange": DEAD,
-                "x-dead-letter-routing-key": queue,
-                # The default drops a dead letter whose queue is missing or full; this one keeps and retries
-                # it.
-                "x-dead-letter-strategy": "at-least-once",
-            },
-        ),
-    )
-    channel.queue_bind(queue, EVENTS, subscription.routing_key)
+def _first_missing(amqp_url: str, wanted: Iterable[Subscription]) -> str | None:
+    """
+    The first exchange or queue that a worker with these subscriptions uses and that is not there.
 
-
-def _quorum(max_length: int, **more: Any) -> dict[str, Any]:
-    return {"x-queue-type": "quorum", "x-max-length": max_length, "x-overflow": "reject-publish", **more}
+    Some brokers (4.2.6, 4.3.0) let only those look who may declare; what we may not see counts as there.
+    """
+    subscribed = list(wanted)
+    used = [
+        *((name, BlockingChannel.exchange_declare) for name in publishes_to(subscribed)),
+        *((each.queue, BlockingChannel.queue_declare) for each in subscribed),
+    ]
+    with _connection(amqp_url) as connection:
+        channel = connection.channel()
+        for name, look in used:
+            try:
+                look(channel, name, passive=True)
+            except pika.exceptions.ChannelClosedByBroker as error:
+                if error.reply_code == _NOT_FOUND:
+                    return name
+                if error.reply_code != _ACCESS_REFUSED:
+                    raise
+                channel = connection.channel()
+    return None
