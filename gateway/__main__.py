@@ -14,16 +14,23 @@ import uvloop
 from gateway.app import Gateway
 from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
-from services.chassis.logs import configure_logs
-from services.chassis.telemetry import start_telemetry
+from services.chassis.logs import configure_logs, get_logger
+from services.chassis.probes import Pulse
+from services.chassis.telemetry import Telemetry, start_telemetry
+
+_log = get_logger("gateway")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which tells the gateway of SIGTERM before it waits for the requests in progress, which may be streams."""
+    """
+    uvicorn, which at SIGTERM first tells that it leaves and goes on, for balancers to notice. Then it tells the gateway,
+    before it waits for the requests in progress, which may be streams.
+    """
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, lame_duck_seconds: float) -> None:
         super().__init__(config)
-        self._stopping = stopping
+        self._gateway = gateway
+        self._lame_duck_seconds = lame_duck_seconds
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -34,11 +41,20 @@ class _Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._stopping.set()
+        """A second signal does not wait."""
+        if self._gateway.health.leaving or not self._lame_duck_seconds:
+            self._drain(sig, frame)
+        else:
+            _log.info("gateway.leaving", seconds=self._lame_duck_seconds)
+            asyncio.get_running_loop().call_later(self._lame_duck_seconds, self._drain, sig, frame)
+        self._gateway.health.leaving = True
+
+    def _drain(self, sig: int, frame: FrameType | None) -> None:
+        self._gateway.stopping.set()
         super().handle_exit(sig, frame)
 
 
-async def serve(settings: GatewaySettings) -> int:
+async def serve(settings: GatewaySettings, telemetry: Telemetry) -> int:
     """Serve HTTP until SIGTERM or SIGINT. 1 when the address is taken."""
     try:
         gateway = Gateway(settings)
@@ -60,7 +76,9 @@ async def serve(settings: GatewaySettings) -> int:
         timeout_graceful_shutdown=settings.drain_seconds,
         reset_contextvars=True,
     )
-    server = _Server(config, gateway.stopping)
+    telemetry.probes.alive_when(Pulse(asyncio.get_running_loop()).reason)
+    telemetry.probes.ready_when(gateway.health.reason)
+    server = _Server(config, gateway, settings.lame_duck_seconds)
     async with gateway.running():
         await server.serve()
     return 0 if server.started else 1
@@ -73,7 +91,7 @@ def main() -> int:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     telemetry = start_telemetry("gateway", "http", settings.metrics_port)
     try:
-        return uvloop.run(serve(settings))
+        return uvloop.run(serve(settings, telemetry))
     finally:
         telemetry.shutdown()
 

@@ -54,6 +54,7 @@ class Gateway:
     Attributes:
         app: the ASGI application.
         snapshots: what is known of flags and admissions.
+        health: what it answers to probes; `leaving` is set there before it stops.
         stopping: set when the process is about to stop; streams end then.
     """
 
@@ -117,12 +118,13 @@ class Gateway:
         )
         comments = read_comments(_stub_descriptors() if descriptors is None else descriptors)
         document = build_openapi(methods, comments, server=settings.public_url, version=API_VERSION)
-        health = Health(self._backends.health, self.snapshots)
+        self.health = health = Health(self._backends.names, self._backends.health, self.snapshots)
         own: Mapping[str, _Own] = {
             "/": _Own(GET=health.landing),
             "/bound": _Own(GET=bound),
             "/healthz": _Own(GET=health.live),
             "/readyz": _Own(GET=health.ready),
+            "/openz": _Own(GET=health.open),
             "/openapi.json": _Own(GET=_fixed(_dump(document), "application/json")),
             "/docs": _Own(
                 GET=_fixed(
@@ -136,20 +138,21 @@ class Gateway:
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
             ),
         }
-        self.app = Observe(_Paths(own, api))
+        self.app = Observe(_Paths(own, api), leaving=lambda: health.leaving)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the snapshot new while the block runs; close everything after it."""
-        pull = asyncio.create_task(self._pull.run())
+        """Keep the snapshot and the services' states new while the block runs; close everything after it."""
+        tasks = [asyncio.create_task(self._pull.run()), asyncio.create_task(self.health.watch())]
         self._push.start()
         try:
             yield
         finally:
             self.stopping.set()
-            pull.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await pull
+            for task in tasks:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(self._push.stop)
             await self._backends.close()
 

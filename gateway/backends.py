@@ -1,6 +1,5 @@
 """Calls to the services: one channel each, with the caller's principal and a deadline."""
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -99,12 +98,13 @@ class Backends:
             return unavailable(service)
         return problem
 
-    async def health(self) -> dict[str, str]:
-        """Every service's own word on its health, as `SERVING`, or `UNREACHABLE`."""
-        states = await asyncio.gather(*map(self._health, self._channels))
-        return dict(zip(self._channels, states, strict=True))
+    @property
+    def names(self) -> list[str]:
+        """The services' names."""
+        return list(self._channels)
 
-    async def _health(self, name: str) -> str:
+    async def health(self, name: str) -> str:
+        """A service's own word on its health, as `SERVING`, or `UNREACHABLE`; within a second."""
         stub = health_pb2_grpc.HealthStub(self._channels[name])
         try:
             reply = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)

@@ -1,11 +1,13 @@
-"""`/healthz`, `/readyz` and the landing page."""
+"""`/healthz`, `/readyz`, `/openz` and the landing page."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gateway.admission import Snapshots
+from services.chassis.readiness import CHECK_SECONDS
 
 _LANDING = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Numerator</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -18,11 +20,37 @@ h1{font-size:2.2rem;margin:0}a{color:#0b5cad}p.l{color:#5a6676;margin-top:.2rem}
 
 
 class Health:
-    """What a load balancer, an operator and a curious person look at first."""
+    """
+    What a load balancer, an operator and a curious person look at first.
 
-    def __init__(self, services: Callable[[], Awaitable[dict[str, str]]], snapshots: Snapshots) -> None:
-        self._services = services
+    Answers are what was last known, and so wait for nobody; `watch` keeps them new.
+    """
+
+    def __init__(
+        self, names: Iterable[str], state_of: Callable[[str], Awaitable[str]], snapshots: Snapshots
+    ) -> None:
+        """
+        Args:
+            names: of the services.
+            state_of: asks a service for its state, as `SERVING`.
+            snapshots: what is known of admissions.
+        """
+        self._states = dict.fromkeys(names, "UNKNOWN")
+        self._state_of = state_of
         self._snapshots = snapshots
+        self.leaving = False
+        """Set when the process is about to stop, while it still takes requests."""
+
+    async def watch(self) -> None:
+        """Ask all services for their states, again and again, each on its own, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for name in self._states:
+                group.create_task(self._watch(name))
+
+    def reason(self) -> str:
+        """Why the gateway is not ready; empty when it is."""
+        away = [name for name, state in self._states.items() if state != "SERVING"]
+        return self._closed() or (f"missing: {', '.join(away)}" if away else "")
 
     async def live(self, _request: Request) -> Response:
         """The process runs and answers."""
@@ -30,16 +58,29 @@ class Health:
 
     async def ready(self, _request: Request) -> Response:
         """200 when every service serves and admissions are known; 503 otherwise, with the state of each."""
-        services = await self._services()
         snapshot = self._snapshots.current
-        ready = snapshot is not None and all(state == "SERVING" for state in services.values())
+        wrong = self.reason()
         return JSONResponse(
             {
-                "status": "ready" if ready else "not ready",
-                "services": services,
+                "status": "not ready" if wrong else "ready",
+                "services": self._states,
                 "snapshotVersion": snapshot.version if snapshot else None,
+                **({"reason": wrong} if wrong else {}),
             },
-            status_code=200 if ready else 503,
+            status_code=503 if wrong else 200,
+            headers={"cache-control": "no-store"},
+        )
+
+    async def open(self, _request: Request) -> Response:
+        """
+        200 while this gateway takes requests, whichever services are away: what a load balancer asks.
+
+        A balancer that asked for readiness would take all gateways away as soon as one service is.
+        """
+        wrong = self._closed()
+        return JSONResponse(
+            {"status": "closed", "reason": wrong} if wrong else {"status": "open"},
+            status_code=503 if wrong else 200,
             headers={"cache-control": "no-store"},
         )
 
@@ -48,3 +89,13 @@ class Health:
         return HTMLResponse(
             _LANDING, headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"}
         )
+
+    def _closed(self) -> str:
+        if self.leaving:
+            return "it stops"
+        return "" if self._snapshots.current else "missing: a snapshot of admissions"
+
+    async def _watch(self, name: str) -> None:
+        while True:
+            self._states[name] = await self._state_of(name)
+            await asyncio.sleep(CHECK_SECONDS)

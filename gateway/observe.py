@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 
 import structlog
 from opentelemetry import metrics, trace
@@ -19,7 +20,7 @@ CLIENT_GONE = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _PROPAGATOR = TraceContextTextMapPropagator()
-_PROBES = frozenset({"/healthz", "/readyz"})
+_PROBES = frozenset({"/healthz", "/readyz", "/openz"})
 
 _log = get_logger("gateway.access")
 
@@ -27,8 +28,10 @@ _log = get_logger("gateway.access")
 class Observe:
     """ASGI middleware; the outermost, and so the place where what nobody foresaw is logged and answered."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, leaving: Callable[[], bool] = lambda: False) -> None:
+        """`leaving`: whether the process is about to stop; clients are then asked to connect anew, elsewhere."""
         self._app = app
+        self._leaving = leaving
         self._tracer = trace.get_tracer("numerator")
         self._duration = metrics.get_meter("numerator").create_histogram(
             "http.server.request.duration", unit="s", description="How long HTTP requests took."
@@ -49,6 +52,8 @@ class Observe:
                 answered = MutableHeaders(scope=message)
                 answered["x-request-id"] = request_id
                 answered.setdefault("x-content-type-options", "nosniff")
+                if self._leaving():
+                    answered["connection"] = "close"
             await send(message)
 
         with (

@@ -203,4 +203,17 @@ OWN_PATHS: dict[str, Json] = {
             },
         }
     },
+    "/openz": {
+        "get": {
+            "operationId": "gateway.GetOpenness",
+            "tags": ["identity"],
+            "summary": "Whether this gateway takes requests, whichever services are away",
+            "security": [],
+            "responses": {
+                "200": _json({"type": "object"}, "It does."),
+                "503": _json({"type": "object"}, "It does not: it starts or stops."),
+                **_problems(431, 500),
+            },
+        }
+    },
 }

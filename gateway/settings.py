@@ -13,7 +13,9 @@ class GatewaySettings(EnvironmentSettings):
     """What the gateway needs to know. Rates and counts are per process: with N processes divide by N."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
-    shared: ClassVar[frozenset[str]] = frozenset({"amqp_url", "log_level", "environment"})
+    shared: ClassVar[frozenset[str]] = frozenset(
+        {"amqp_url", "log_level", "environment", "lame_duck_seconds"}
+    )
 
     listen: str = "127.0.0.1:7400"
     """Where HTTP is served, as host:port."""
@@ -29,7 +31,7 @@ class GatewaySettings(EnvironmentSettings):
     snapshot_file: Path | None = None
     """Where the last snapshot of flags and admissions is kept, for a start without broker and rollout service."""
     metrics_port: Port = 7420
-    """Where /metrics is served. 0 takes a free port."""
+    """Where /metrics, /healthz and /readyz are served for operators. 0 takes a free port."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """The least level that is logged."""
     environment: str = "local"
@@ -56,8 +58,13 @@ class GatewaySettings(EnvironmentSettings):
     """The age at which a server stream ends where the method does not say."""
     heartbeat_seconds: float = Field(default=15, gt=0)
     """How often a silent server stream says that it is alive."""
+    lame_duck_seconds: float = Field(default=0, ge=0, le=60)
+    """
+    How long the gateway goes on to take requests after SIGTERM while /readyz and /openz say 503 already: the time in
+    which a balancer notices. Then it drains.
+    """
     drain_seconds: int = Field(default=20, ge=0)
-    """How long requests in progress may go on after SIGTERM."""
+    """How long requests in progress may go on when the gateway takes no more."""
 
     @field_validator("public_url")
     @classmethod

@@ -135,7 +135,7 @@ def programs(home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_ur
         for process in ("api", "worker", "sender") if service == "publishing" else ("api", "worker"):
             name = f"{service}-{process}"
             port = ports.grpc(service) if process == "api" else ports.metrics(name)
-            probe = _serving(port) if process == "api" else _showing_metrics(port)
+            probe = _serving(port) if process == "api" else _ready(port)
             found.append(
                 Program(
                     name=name, stage=Stage.SERVICES, command=_python(f"services.{service}", process),
@@ -183,8 +183,8 @@ def _serving(port: int) -> Callable[[], bool]:
     return lambda: grpc_serving(port)
 
 
-def _showing_metrics(port: int) -> Callable[[], bool]:
-    return lambda: http_ok(port, "/metrics")
+def _ready(port: int) -> Callable[[], bool]:
+    return lambda: http_ok(port, "/readyz")
 
 
 def _as_role(url: str, role: str, password: str) -> str:

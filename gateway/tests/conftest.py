@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from numerator.rollout.v1 import rollout_pb2, rollout_pb2_grpc
-from opentelemetry import metrics, trace
 
 from gateway.app import Gateway
 from gateway.http_protocol import bounded_protocol
@@ -23,6 +22,7 @@ from gateway.settings import GatewaySettings
 from gateway.tests.fakes import Accounts, Boxes, Rollouts, api
 from gateway.tests.snapshots_made import document, envelope, record
 from services.chassis.rpc.server import Server
+from services.chassis.testing.rpc import telemetry
 from services.chassis.testing.waiting import eventually
 
 # As in the gateway's own process.
@@ -48,10 +48,15 @@ def service_servers():
     """One server with all fakes, for the whole run."""
     boxes, rollouts = Boxes(), Rollouts()
     rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
-    settings = SimpleNamespace(grpc_address="127.0.0.1:0", principal_public_key=PUBLIC_PEM, tenant_check=True)
-    telemetry = SimpleNamespace(tracer=trace.get_tracer("test"), meter=metrics.get_meter("test"))
+    settings = SimpleNamespace(
+        grpc_address="127.0.0.1:0",
+        principal_public_key=PUBLIC_PEM,
+        tenant_check=True,
+        lame_duck_seconds=0.5,
+        connection_age_seconds=0,
+    )
     server = (
-        Server(settings, telemetry)
+        Server(settings, telemetry())
         .add(
             api.grpc.add_BoxServiceServicer_to_server, boxes, api.pb.DESCRIPTOR.services_by_name["BoxService"]
         )
@@ -90,6 +95,11 @@ def make_settings(address: str, **more) -> GatewaySettings:
     )
 
 
+def _informed(gateway: Gateway) -> bool:
+    """Whether it has admissions, and every service's word or silence."""
+    return bool(gateway.snapshots.current) and "UNKNOWN" not in gateway.health._states.values()
+
+
 @contextlib.asynccontextmanager
 async def serving(settings: GatewaySettings):
     """A gateway on a free port: gives it, and a client for it."""
@@ -112,7 +122,7 @@ async def serving(settings: GatewaySettings):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             async with gateway.running(), httpx.AsyncClient(base_url=url, timeout=10) as client:
-                await asyncio.to_thread(eventually, lambda: server.started and gateway.snapshots.current)
+                await asyncio.to_thread(eventually, lambda: server.started and _informed(gateway))
                 yield SimpleNamespace(gateway=gateway, http=client, url=url)
         finally:
             server.should_exit = True

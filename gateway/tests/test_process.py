@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,8 @@ import pytest
 
 from gateway.catalogue import stub_files
 from gateway.tests.conftest import PRIVATE_PEM
+from services.chassis.testing.probing import probe
+from services.chassis.testing.proxy import Proxy
 from services.chassis.testing.servers import free_ports
 from services.chassis.testing.waiting import eventually
 
@@ -75,6 +78,84 @@ def test_process__serves_measures_and_ends(environment, tmp_path):
     assert "numerator_gateway_snapshot_version" in metrics
     assert (tmp_path / "snapshot").exists()
     assert "Traceback" not in output
+
+
+def test_process__tells_that_it_leaves_while_it_takes_requests(environment):
+    """A lame duck: after SIGTERM balancers hear 503 at once, on both ports, and every request is answered meanwhile."""
+    url, metrics = f"http://{environment['GATEWAY_LISTEN']}", int(environment["GATEWAY_METRICS_PORT"])
+    process = start({**environment, "GATEWAY_LAME_DUCK_SECONDS": "2"})
+    try:
+        eventually(lambda: probe(metrics, "/readyz").status == 200, timeout=30)
+        with httpx.Client(base_url=url) as before:
+            opened = before.get("/openz").status_code
+            began = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            eventually(lambda: httpx.get(f"{url}/openz").status_code == 503, timeout=1)
+            ready = httpx.get(f"{url}/readyz"), probe(metrics, "/readyz"), probe(metrics, "/healthz").status
+            answers = [httpx.get(f"{url}/docs").status_code for _ in range(20)]
+            kept = before.get("/docs")
+            answered = time.monotonic() - began
+        output, _ = process.communicate(timeout=20)
+        ended = time.monotonic() - began
+    finally:
+        process.kill()
+        process.wait()
+
+    assert opened == 200
+    assert (ready[0].status_code, ready[0].json()["reason"]) == (503, "it stops")
+    assert ready[1:] == ((503, "it stops"), 200)
+    assert answered < 2  # or the next line proves nothing
+    assert answers == [200] * 20
+    assert (kept.status_code, kept.headers["connection"]) == (200, "close")
+    assert ended >= 2
+    assert process.returncode == 0, output
+
+
+def test_process__a_second_signal_does_not_wait(environment):
+    """Who asks twice means it."""
+    metrics = int(environment["GATEWAY_METRICS_PORT"])
+    process = start({**environment, "GATEWAY_LAME_DUCK_SECONDS": "50"})
+    try:
+        eventually(lambda: probe(metrics, "/readyz").status == 200, timeout=30)
+        process.send_signal(signal.SIGTERM)
+        eventually(lambda: probe(metrics, "/readyz").status == 503, timeout=2)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+
+    assert process.returncode == 0, output
+
+
+def test_process__is_ready_with_all_services_and_open_without(environment, service_servers):
+    """
+    M13: /readyz turns within 2 seconds with a service's loss and return, also when it hangs; the gateway stays alive, and
+    open to balancers.
+    """
+    url, metrics = f"http://{environment['GATEWAY_LISTEN']}", int(environment["GATEWAY_METRICS_PORT"])
+    (port,), target = free_ports(1), int(service_servers.address.rpartition(":")[2])
+    proxy = Proxy(port, target)
+    process = start({**environment, "GATEWAY_SERVICES__TARGETING": f"127.0.0.1:{port}"})
+    try:
+        eventually(lambda: probe(metrics, "/readyz") == (200, "ok"), timeout=30)
+        proxy.forwarding.clear()
+        eventually(lambda: probe(metrics, "/readyz") == (503, "missing: targeting"), timeout=2)
+        states = httpx.get(f"{url}/readyz").json()["services"]
+        opened = httpx.get(f"{url}/openz").status_code, probe(metrics, "/healthz").status
+        proxy.forwarding.set()
+        eventually(lambda: probe(metrics, "/readyz").status == 200, timeout=2)
+        proxy.close()
+        eventually(lambda: probe(metrics, "/readyz").status == 503, timeout=2)
+        proxy = Proxy(port, target)
+        eventually(lambda: probe(metrics, "/readyz").status == 200, timeout=3)
+    finally:
+        process.kill()
+        process.communicate()
+        proxy.close()
+
+    assert states == {**dict.fromkeys(SERVICES, "SERVING"), "targeting": "UNREACHABLE"}
+    assert opened == (200, 200)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,15 @@ class ServiceSettings(EnvironmentSettings):
     """What every service's processes need to know. A service subclasses it with `env_prefix="<SERVICE>_"`."""
 
     shared: ClassVar[frozenset[str]] = frozenset(
-        {"database_admin_url", "amqp_url", "principal_public_key", "log_level", "environment"}
+        {
+            "database_admin_url",
+            "amqp_url",
+            "principal_public_key",
+            "log_level",
+            "environment",
+            "lame_duck_seconds",
+            "connection_age_seconds",
+        }
     )
 
     database_url: PostgresUrl
@@ -117,7 +125,11 @@ class ServiceSettings(EnvironmentSettings):
     grpc_address: str = "127.0.0.1:50051"
     """Where the api process listens, as host:port. Port 0 takes a free one."""
     metrics_port: Port = 9464
-    """Where /metrics is served. 0 takes a free port."""
+    """Where /metrics, /healthz and /readyz are served. 0 takes a free port."""
+    lame_duck_seconds: float = Field(default=0.5, ge=0, le=10)
+    """How long a stopping api process goes on to take calls after it has told its callers that it closes."""
+    connection_age_seconds: float = Field(default=30, ge=0)
+    """The age at which a connection is replaced by a new one, so that callers find new replicas; 0: never."""
     principal_public_key: str
     """The gateway's public key or keys (two while they rotate), as PEM text or as a path."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -2,8 +2,8 @@
 Traces, metrics and logs by OpenTelemetry. Knows no grpc: workers use it too.
 
 OTLP goes over HTTP from background threads, so that a slow or silent collector costs no call and no event
-anything. `/metrics` is served always. Names of our own are listed in docs/telemetry.md; a span attribute that
-is not on the allow-list never leaves the process.
+anything. `/metrics` is served always, with the probes of `probes.py`. Names of our own are listed in
+docs/telemetry.md; a span attribute that is not on the allow-list never leaves the process.
 """
 
 import json
@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
 
 from opentelemetry import metrics, trace
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -31,10 +30,11 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from services.chassis.ids import new_id
 from services.chassis.logs import json_formatter
+from services.chassis.probes import Probes
 from services.chassis.settings import TelemetrySettings
 
 ATTRIBUTES = frozenset(
@@ -82,20 +82,24 @@ class Telemetry:
     Attributes:
         tracer, meter: for own spans and instruments. Names: docs/telemetry.md.
         tracer_provider: for tests, which add a processor of their own.
-        metrics_port: the port of /metrics.
+        probes: what answers /healthz and /readyz; the process says there when it is ready.
     """
 
     tracer: trace.Tracer
     meter: metrics.Meter
     tracer_provider: TracerProvider
-    metrics_port: int
+    probes: Probes
     _meter_provider: MeterProvider
     _logger_provider: LoggerProvider | None
     _log_export: logging.Handler | None
-    _server: WSGIServer
+
+    @property
+    def metrics_port(self) -> int:
+        """The port of /metrics, /healthz and /readyz."""
+        return self.probes.port
 
     def shutdown(self) -> None:
-        """Send what is left, for at most `SHUTDOWN_SECONDS`, and stop serving /metrics."""
+        """Send what is left, for at most `SHUTDOWN_SECONDS`, and stop answering on the metrics port."""
         if self._log_export is not None:
             logging.getLogger().removeHandler(self._log_export)
         # In threads that nobody has to wait for: with a silent collector the SDK's own shutdown takes far
@@ -109,8 +113,7 @@ class Telemetry:
         end = time.monotonic() + SHUTDOWN_SECONDS
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
-        self._server.shutdown()
-        self._server.server_close()
+        self.probes.stop()
 
 
 def start_telemetry(
@@ -123,7 +126,7 @@ def start_telemetry(
     Args:
         service: as `publishing`.
         process: as `api`.
-        metrics_port: where /metrics is served; 0 takes a free port.
+        metrics_port: where /metrics and the probes are served; 0 takes a free port.
         attributes: span attributes of the service's own that may leave the process.
 
     Raises OSError when the port is taken.
@@ -167,16 +170,15 @@ def start_telemetry(
         logging.getLogger().addHandler(log_export)
     trace.set_tracer_provider(tracers)
     metrics.set_meter_provider(meters)
-    server, _thread = start_http_server(metrics_port, registry=registry)
+    probes = Probes(registry, metrics_port)
     return Telemetry(
         tracer=tracers.get_tracer("numerator"),
         meter=meters.get_meter("numerator"),
         tracer_provider=tracers,
-        metrics_port=server.server_port,
+        probes=probes,
         _meter_provider=meters,
         _logger_provider=loggers,
         _log_export=log_export,
-        _server=server,
     )
 
 

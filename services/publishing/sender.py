@@ -22,6 +22,8 @@ from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import PLATFORM, Database, Subscription, Tenant
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
+from services.chassis.probes import Pulse
+from services.chassis.readiness import Readiness
 from services.chassis.sealing import SealBrokenError, load_private_key, open_sealed
 from services.chassis.telemetry import Telemetry, restore_context
 from services.publishing import store, usecases
@@ -368,23 +370,33 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     def open_token(account: Account) -> str:
         return open_sealed(key, account.sealed_token, account.name).decode()
 
-    asyncio.run(_main(settings, open_token))
+    asyncio.run(_main(settings, telemetry, open_token))
     telemetry.shutdown()
     _log.info("sender.stopped")
     return 0
 
 
-async def _main(settings: Settings, open_token: Callable[[Account], str]) -> None:
+async def _main(settings: Settings, telemetry: Telemetry, open_token: Callable[[Account], str]) -> None:
     loop = asyncio.get_running_loop()
     # One thread per connection, one that waits for a wake-up, one for the loop of interactions.
     loop.set_default_executor(ThreadPoolExecutor(_DATABASE_THREADS + 2))
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     clock = SystemClock()
+    # One connection more, for the check.
     database = Database(
-        settings.database_url.get_secret_value(), schema="publishing", max_size=_DATABASE_THREADS + 2
+        settings.database_url.get_secret_value(), schema="publishing", max_size=_DATABASE_THREADS + 3
     )
+    readiness = Readiness({"database": database.check})
+    telemetry.probes.alive_when(Pulse(loop).reason)
+    telemetry.probes.ready_when(readiness.reason)
+    readiness.start()
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        readiness.stop()
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
     options = SenderOptions(
         policy=settings.policy,
         concurrency=settings.concurrency,

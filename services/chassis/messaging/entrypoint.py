@@ -63,6 +63,7 @@ class Runtime:
         concurrency: how many handlers run at once.
         heartbeat: seconds. RabbitMQ: 5 to 20 is best; less gives false alarms.
         retry_unit: what the delays of retries are multiples of.
+        consuming: is set while the consumer is connected.
         progress: is called whenever the consumer has evidence that it is not stuck.
 
     """
@@ -76,6 +77,7 @@ class Runtime:
     concurrency: int
     heartbeat: int
     retry_unit: timedelta
+    consuming: threading.Event
     progress: Callable[[], None]
 
 
@@ -170,6 +172,7 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
             except lost as error:
                 failures += 1
                 _log.warning("consumer.lost_connection", error=repr(error))
+            self._runtime.consuming.clear()
             # Nothing can be answered without a connection: what is in hand is delivered again.
             if self._runtime.stopping.is_set():
                 return
@@ -198,6 +201,7 @@ class EventConsumer(SharedExtension, ConsumerMixin):  # type: ignore[misc]  # un
 
     def on_consume_ready(self, connection: Any, *_arguments: Any, **_options: Any) -> None:
         self._connection = connection.connection
+        self._runtime.consuming.set()
         _log.info("consumer.connected", queues=[each.queue for each in self._handlers])
 
     def on_iteration(self) -> None:

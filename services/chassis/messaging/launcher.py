@@ -7,7 +7,8 @@ SIGTERM drains: no more is consumed, what is in hand is finished and answered, a
 A consumer that shows no sign of life for `Options.stuck` seconds (a broker that accepts connections and says
 nothing) ends the process with 70, for its supervisor to start it again. A broker that refuses is waited for.
 
-Alive means that /metrics answers.
+Alive means that /healthz answers, which it does from a green thread; ready (/readyz), that broker and database are there.
+A broker that falls silent with its connections open is noticed by their heartbeats, within 20 seconds.
 """
 
 import os

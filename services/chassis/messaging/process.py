@@ -21,6 +21,7 @@ from services.chassis.messaging.entrypoint import RUNTIME, Runtime
 from services.chassis.messaging.launcher import Options
 from services.chassis.messaging.publisher import Publisher
 from services.chassis.messaging.relay import Relay
+from services.chassis.readiness import Readiness
 from services.chassis.telemetry import start_telemetry
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 STUCK = 70
 """The exit code of a process that found itself stuck."""
 
-_OTHER_CONNECTIONS = 5  # for the relay and for jobs
+_OTHER_CONNECTIONS = 6  # for the relay, for jobs, and for the check of the database
 
 _log = get_logger(__name__)
 
@@ -52,7 +53,11 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
     declare = partial(topology.ensure_topology, amqp_url, worker_class)
     publisher = Publisher(amqp_url, prepare=declare)
     relay = Relay(database, publisher)
-    stopping = threading.Event()
+    stopping, consuming = threading.Event(), threading.Event()
+    # What the broker does is known from the connections that are in use; a check of its own would be one more.
+    readiness = Readiness(
+        {"database": database.check, "broker": lambda: publisher.ready(0) and consuming.is_set()}
+    )
     runtime = Runtime(
         worker=worker_class() if worker_class.__init__ is object.__init__ else worker_class(settings),
         amqp_url=amqp_url,
@@ -63,12 +68,15 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
         concurrency=options.concurrency,
         heartbeat=options.heartbeat,
         retry_unit=options.retry_unit,
+        consuming=consuming,
         progress=partial(_expect_progress, stopping, options.stuck),
     )
     runner = ServiceRunner({"AMQP_URI": amqp_url, RUNTIME: runtime})
     runner.add_service(worker_class)
-    _watch_signals(runner, stopping, options.drain)
+    _watch_signals(runner, stopping, readiness, options.drain)
 
+    telemetry.probes.ready_when(readiness.reason)
+    readiness.start()
     publisher.start()
     relay.start()
     runner.start()
@@ -87,9 +95,12 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
     return 0
 
 
-def _watch_signals(runner: ServiceRunner, stopping: threading.Event, drain_seconds: float) -> None:
+def _watch_signals(
+    runner: ServiceRunner, stopping: threading.Event, readiness: Readiness, drain_seconds: float
+) -> None:
     def drain() -> None:
         _log.info("worker.draining")
+        readiness.stop()
         stopping.set()
         runner.stop()
 

@@ -25,8 +25,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from services.chassis.deadline import current_deadline
 from services.chassis.principal import METADATA_KEY
 from services.chassis.rpc.access import DEFAULT_DEADLINE_SECONDS, deadline_of, full_name
+from services.chassis.rpc.health import OPEN
 from services.chassis.rpc.pipeline import MESSAGE_BYTES, REQUEST_ID_KEY
-from services.chassis.rpc.readiness import OPEN
 from services.chassis.rpc.status import METADATA_BYTES
 
 HOP_SECONDS = 0.05
@@ -41,6 +41,7 @@ _RETRY = {
 }
 # Each failure takes one token, each success gives a tenth; below half of the tokens nothing is repeated.
 _THROTTLING = {"maxTokens": 10, "tokenRatio": 0.1}
+_HEALTH = "/grpc.health.v1.Health/"
 _PROPAGATOR = TraceContextTextMapPropagator()
 _FAULTS = frozenset(
     {
@@ -61,7 +62,7 @@ def channel(
     A synchronous channel.
 
     Args:
-        address: host:port.
+        address: host:port. Of a host with several addresses all are used in turn.
         services: what is called over it; their methods' deadlines and their being safe to repeat are read
             here.
         principal_token: gives the signed principal of the present caller, for each call.
@@ -136,6 +137,9 @@ def _options(services: Iterable[ServiceDescriptor]) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", MESSAGE_BYTES),
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        # Where a name has several addresses, calls go round them. One that closes or is lost makes the channel ask for
+        #     the name's addresses again, so that a server's successor is found while the server still takes calls.
+        ("grpc.dns_min_time_between_resolutions_ms", 500),
         # A server that comes back is found within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 500),
@@ -269,6 +273,9 @@ class _AioForm:
         self, continuation: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
         method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        if method.startswith(_HEALTH):
+            # Asked several times a second: nobody wants to read of each.
+            return await continuation(details, request)
         sent, timeout, metadata = self._caller.prepare(
             method.lstrip("/"), details.timeout, details.metadata or ()
         )

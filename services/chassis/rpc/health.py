@@ -12,6 +12,17 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+LIVENESS = "liveness"
+"""Asked for this name, the server answers SERVING as long as it lives, whatever it depends on."""
+
+OPEN = "open"
+"""
+Asked for this name, the server answers SERVING as long as it takes calls, ready or not.
+
+Our channels watch it: when it turns, they hold their calls back until the server is there again. They do not watch
+readiness: a call to a server without its database is answered UNAVAILABLE at once, which is better than a wait.
+"""
+
 _LOOK_SECONDS = 1.0
 """How often a waiting watch looks whether its watcher is still there."""
 

@@ -17,11 +17,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.logs import get_logger
 from services.chassis.principal import PrincipalVerifier
+from services.chassis.readiness import Need, Readiness
 from services.chassis.rpc.admission import Admission, Pool, on_pool
 from services.chassis.rpc.handlers import MethodHandler, behavior_of, recorded, with_behavior
-from services.chassis.rpc.health import Health
+from services.chassis.rpc.health import LIVENESS, OPEN, Health, Status
 from services.chassis.rpc.pipeline import MESSAGE_BYTES, Pipeline
-from services.chassis.rpc.readiness import Need, Readiness
 from services.chassis.rpc.status import METADATA_BYTES
 from services.chassis.telemetry import Telemetry
 
@@ -29,9 +29,6 @@ DRAIN_SECONDS = 18.0
 """
 How long a stopping server waits for running calls. With telemetry's 5 seconds the process ends within 25.
 """
-
-NOTICE_SECONDS = 0.5
-"""How long a stopping server goes on to take calls after it has told that it closes."""
 
 _log = get_logger("services.chassis.rpc")
 S = TypeVar("S")
@@ -46,6 +43,10 @@ class ServerSettings(Protocol):
     def principal_public_key(self) -> str: ...
     @property
     def tenant_check(self) -> bool: ...
+    @property
+    def lame_duck_seconds(self) -> float: ...
+    @property
+    def connection_age_seconds(self) -> float: ...
 
 
 class Server:
@@ -84,7 +85,7 @@ class Server:
         """
         self._settings = settings
         self._telemetry = telemetry
-        self._needs = dict(needs or {})
+        self._readiness = Readiness(needs or {}, self._tell)
         self._calls = Pool("calls", threads, calls)
         self._streams = Pool("streams", streams, streams)
         self._own = Pool("own", 4, 1_000)
@@ -102,7 +103,6 @@ class Server:
         self._services: dict[str, dict[str, MethodHandler]] = {}
         self._pools = {"/grpc.health.v1.Health/Watch": self._watchers}
         self._server: grpc.Server | None = None
-        self._readiness: Readiness | None = None
         self.port = 0
         """The port that the server listens on, once it has started."""
 
@@ -148,6 +148,7 @@ class Server:
                 # Channels ping every 20 s, also when idle, to find dead connections.
                 ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
                 ("grpc.keepalive_permit_without_calls", 1),
+                *self._connection_age(),
             ],
         )
         names = [*self._services, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name]
@@ -164,9 +165,11 @@ class Server:
             self.port = server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}: is another process there?") from error
-        self._readiness = Readiness(self._health, list(self._services), self._needs)
+        self._health.set([LIVENESS, OPEN], Status.SERVING)
+        self._tell(False)
         server.start()
         self._readiness.start()
+        self._telemetry.probes.ready_when(self._readiness.reason)
         self._server = server
         _log.info("server.started", port=self.port, services=list(self._services))
 
@@ -177,14 +180,15 @@ class Server:
 
         False when some still ran then; they have been cancelled, but a handler that does not look goes on.
         """
-        if self._server is None or self._readiness is None:
+        if self._server is None:
             return True
         end = time.monotonic() + grace
         self._readiness.stop()
+        self._health.set([OPEN], Status.NOT_SERVING)
         self._draining.set()
         # Calls that arrive once gRPC stops are lost with CANCELLED, and nobody could say whether they ran. Callers
         # get the time to hear that the server closes; those who come meanwhile are served.
-        threading.Event().wait(min(NOTICE_SECONDS, grace))
+        threading.Event().wait(min(self._settings.lame_duck_seconds, grace))
         self._health.close()
         rest = max(0.0, end - time.monotonic())
         self._server.stop(rest).wait(rest + 0.5)
@@ -214,6 +218,15 @@ class Server:
             sys.stdout.flush()
             os._exit(1)
         return 0
+
+    def _tell(self, ready: bool) -> None:  # noqa: FBT001 -- as `Readiness` calls it
+        """Readiness, as the health service tells it: for the name "" and those of all services alike."""
+        self._health.set(["", *self._services], Status.SERVING if ready else Status.NOT_SERVING)
+
+    def _connection_age(self) -> list[tuple[str, int]]:
+        seconds = self._settings.connection_age_seconds
+        # Running calls finish on the old connection.
+        return [("grpc.max_connection_age_ms", int(seconds * 1000))] if seconds else []
 
     def _on_own_threads(
         self, register: Callable[[S, Any], None], servicer: S

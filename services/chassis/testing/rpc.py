@@ -95,6 +95,8 @@ class _Settings:
     grpc_address: str
     principal_public_key: str
     tenant_check: bool
+    lame_duck_seconds: float = 0.5
+    connection_age_seconds: float = 0.0
 
 
 class RunningServer:

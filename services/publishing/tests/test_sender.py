@@ -17,12 +17,16 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from psycopg.conninfo import conninfo_to_dict
 
 from deploy.sandbox.people import Person
 from services.chassis.database import Tenant
 from services.chassis.sealing import seal
 from services.chassis.testing.databases import TemporaryDatabase
+from services.chassis.testing.probing import probe
+from services.chassis.testing.proxy import Proxy
 from services.chassis.testing.rpc import shared_keys
+from services.chassis.testing.servers import free_ports
 from services.publishing import store, usecases
 from services.publishing.failpoints import POINTS
 from services.publishing.model.accounts import Account
@@ -44,6 +48,7 @@ class Senders:
     """Starts senders, as the supervisor does, and sees that none is left."""
 
     def __init__(self, database: TemporaryDatabase, key: X25519PrivateKey) -> None:
+        (self.metrics_port,) = free_ports(1)
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
         self._environment = os.environ | {  # noqa: TID251  what a child process gets
             "PUBLISHING_DATABASE_URL": url_of(database.url),
@@ -61,8 +66,8 @@ class Senders:
         }
         self._running: list[subprocess.Popen[bytes]] = []
 
-    def start(self, fail_point: str = "") -> subprocess.Popen[bytes]:
-        environment = self._environment | {"PUBLISHING_FAIL_POINT": fail_point}
+    def start(self, fail_point: str = "", **settings: str) -> subprocess.Popen[bytes]:
+        environment = self._environment | {"PUBLISHING_FAIL_POINT": fail_point} | settings
         process = subprocess.Popen(
             [sys.executable, "-m", "services.publishing", "sender"], cwd=ROOT, env=environment
         )
@@ -329,3 +334,29 @@ def test_sender__one_account_in_a_black_hole__the_others_go_on(
     assert time.monotonic() - began < 15
     held = [each for each in world.deliveries() if each.account == world.accounts[0].name]
     assert sum(each.state == "QUEUED" for each in held) == 4
+
+
+def test_sender__is_ready_with_its_database(
+    make_database: Callable[..., TemporaryDatabase], eventually: Callable[..., object]
+) -> None:
+    """M13: /readyz turns within 2 seconds with the database's loss and return; the process lives on."""
+    database = make_database("publishing")
+    target, (port,) = int(conninfo_to_dict(database.url)["port"] or 0), free_ports(1)
+    proxy, senders = Proxy(port, target), Senders(database, X25519PrivateKey.generate())
+    process = senders.start(
+        PUBLISHING_DATABASE_URL=url_of(database.url).replace(f":{target}/", f":{port}/"),
+        PUBLISHING_METRICS_PORT=str(senders.metrics_port),
+    )
+    try:
+        eventually(lambda: probe(senders.metrics_port, "/readyz") == (200, "ok"), timeout=PATIENCE)
+        proxy.forwarding.clear()
+        eventually(lambda: probe(senders.metrics_port, "/readyz") == (503, "missing: database"), timeout=2)
+        assert probe(senders.metrics_port, "/healthz") == (200, "ok")
+        proxy.close()
+        proxy = Proxy(port, target)
+        eventually(lambda: probe(senders.metrics_port, "/readyz") == (200, "ok"), timeout=3)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        senders.close()
+        proxy.close()

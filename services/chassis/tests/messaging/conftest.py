@@ -59,16 +59,22 @@ def start_worker(
     """Starts sample workers: `start_worker(amqp_url, concurrency=2)`; see `launcher.Options`."""
     started: list[WorkerProcess] = []
     parts = conninfo_to_dict(database.url)
+    url = f"postgresql://{parts['user']}:{parts['password']}@{parts['host']}:%d/{parts['dbname']}"
 
     def start(
-        amqp_url: str | None = None, *, ready: bool = True, collector: str = "", **options: object
+        amqp_url: str | None = None,
+        *,
+        ready: bool = True,
+        collector: str = "",
+        database_port: int = database.port,
+        **options: object,
     ) -> WorkerProcess:
         log, (port,) = tmp_path / f"worker-{len(started)}.log", free_ports(1)
         environment = {
             "PATH": "/usr/bin:/bin",
             "PYTHONPATH": f"{ROOT}:{ROOT / '.local' / 'stubs'}",
             "PYTHONWARNINGS": "ignore::DeprecationWarning",
-            "SAMPLE_DATABASE_URL": "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(**parts),
+            "SAMPLE_DATABASE_URL": url % database_port,
             "SAMPLE_METRICS_PORT": str(port),
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
             "AMQP_URL": amqp_url or request.getfixturevalue("broker").url,

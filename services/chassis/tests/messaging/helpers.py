@@ -12,6 +12,7 @@ import pika
 import psutil
 from google.protobuf.message import Message
 from numerator.events.v1.accounts_pb2 import AccountUnbound
+from psycopg.conninfo import conninfo_to_dict
 
 from deploy.local.rabbitmq import RabbitMQ
 from services.chassis import events
@@ -29,6 +30,11 @@ NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
 class Sample(TemporaryDatabase):
     """The sample service's database."""
+
+    @property
+    def port(self) -> int:
+        """Of its server."""
+        return int(conninfo_to_dict(self.url)["port"] or 0)
 
     def query(self, sql: str, *params: object) -> list[Any]:
         """The first column of what a query gives."""

@@ -8,7 +8,6 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pika
@@ -19,6 +18,8 @@ from numerator.events.v1.accounts_pb2 import AccountBound, AccountUnbound, Enter
 from services.chassis.ids import new_id
 from services.chassis.messaging import topology
 from services.chassis.messaging.process import STUCK
+from services.chassis.testing.probing import probe
+from services.chassis.testing.proxy import Proxy
 from services.chassis.testing.servers import free_ports
 from services.chassis.tests.messaging.helpers import (
     UNBOUND,
@@ -390,51 +391,6 @@ def test_worker__killed_again_and_again(
     assert sorted(database.effects()) == sorted(ids)
 
 
-class Proxy:
-    """A TCP proxy that can stop forwarding without closing anything: a black hole."""
-
-    def __init__(self, port: int, target: int) -> None:
-        self.forwarding = threading.Event()
-        self.forwarding.set()
-        self._target = target
-        self._listener = socket.create_server(("127.0.0.1", port))
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept, daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        """Close everything."""
-        self.forwarding.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for each in self._sockets:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(5)
-        for each in self._sockets:
-            each.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _address = self._listener.accept()
-            except OSError:
-                return
-            server = socket.create_connection(("127.0.0.1", self._target))
-            self._sockets += [client, server]
-            for pair in ((client, server), (server, client)):
-                self._threads.append(threading.Thread(target=self._forward, args=pair, daemon=True))
-                self._threads[-1].start()
-
-    def _forward(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                self.forwarding.wait()
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
-
-
 @pytest.fixture
 def proxy(broker: Broker) -> Iterator[tuple[Proxy, str]]:
     """A proxy before the broker, and the broker's URL through it."""
@@ -475,3 +431,39 @@ def test_worker__watchdog(
     hole.forwarding.clear()
     assert worker.process.wait(15) == STUCK
     assert worker.logged("worker.stuck") == 1
+
+
+def test_worker__is_ready_with_broker_and_database(
+    database: Sample, broker: Broker, start_worker: Start, eventually
+) -> None:
+    """M13: /readyz turns within 2 seconds with each loss and return, naming what is missing; /healthz does not care."""
+    ports = dict(zip(("broker", "database"), free_ports(2), strict=True))
+    targets = {"broker": pika.URLParameters(broker.url).port, "database": database.port}
+    proxies = {name: Proxy(ports[name], targets[name]) for name in ports}
+    worker = start_worker(
+        broker.url.replace(f":{targets['broker']}/", f":{ports['broker']}/"), database_port=ports["database"]
+    )
+    port = worker.metrics_port
+    eventually(lambda: probe(port, "/readyz") == (200, "ok"))
+    seen = []
+
+    proxies["database"].forwarding.clear()  # it hangs
+    eventually(lambda: probe(port, "/readyz") == (503, "missing: database"), 2)
+    seen.append(probe(port, "/healthz"))
+    proxies["database"].close()  # it is gone
+    proxies["database"] = Proxy(ports["database"], targets["database"])
+    eventually(lambda: probe(port, "/readyz").status == 200, 3)
+    proxies["broker"].close()
+    eventually(lambda: probe(port, "/readyz") == (503, "missing: broker"), 2)
+    seen.append(probe(port, "/healthz"))
+    proxies["broker"] = Proxy(ports["broker"], targets["broker"])
+    eventually(lambda: probe(port, "/readyz").status == 200)
+    database.emit("sleep/2")
+    eventually(lambda: database.query("select count(*) from attempts") == [1])
+    worker.process.send_signal(signal.SIGTERM)
+    eventually(lambda: probe(port, "/readyz") == (503, "it stops"), 2)
+
+    assert seen == [(200, "ok")] * 2
+    assert worker.process.wait(20) == 0
+    for each in proxies.values():
+        each.close()

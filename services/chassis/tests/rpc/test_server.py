@@ -17,9 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.rpc.call import current_call
 from services.chassis.rpc.channel import channel
-from services.chassis.rpc.readiness import LIVENESS
+from services.chassis.rpc.health import LIVENESS
 from services.chassis.rpc.status import error_from_rpc
-from services.chassis.testing.rpc import member, metadata_of, serving, shared_keys, token_of
+from services.chassis.testing.probing import probe
+from services.chassis.testing.rpc import member, metadata_of, serving, shared_keys, telemetry, token_of
 
 NAME = "enterprises/a/things/t"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -284,7 +285,7 @@ def test_sources__fork_nothing():
 
 
 def test_health__follows_what_the_server_needs(greeter, offer, eventually):
-    """M13: readiness turns within 2 seconds both ways; liveness does not care."""
+    """M13: readiness turns within 2 seconds both ways, the same by gRPC and HTTP; liveness does not care."""
     there = threading.Event()
     name = greeter.service.full_name
 
@@ -302,10 +303,12 @@ def test_health__follows_what_the_server_needs(greeter, offer, eventually):
         there.set()
         eventually(lambda: _health(running) == SERVING, timeout=2)
         assert _health(running, name) == SERVING
+        assert probe(telemetry().metrics_port, "/readyz") == (200, "ok")
 
         there.clear()
         eventually(lambda: _health(running) == NOT_SERVING, timeout=2)
         assert _health(running, LIVENESS) == SERVING
+        assert probe(telemetry().metrics_port, "/readyz") == (503, "missing: database")
 
 
 def test_health__a_check_that_hangs_is_a_no(offer, eventually):
@@ -462,6 +465,8 @@ class Settings:
     grpc_address = "127.0.0.1:{port}"
     principal_public_key = {key!r}
     tenant_check = True
+    lame_duck_seconds = 0.5
+    connection_age_seconds = 1.0
 
 class Servicer(pb_grpc.GreeterServiceServicer):
     def GetThing(self, request, context):

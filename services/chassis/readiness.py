@@ -1,23 +1,11 @@
-"""Whether a server is ready, as `grpc.health.v1` tells it."""
+"""Whether a process is ready: what it cannot work without is asked for again and again, and the answer kept."""
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
-from services.chassis.rpc.health import Health, Status
-
-LIVENESS = "liveness"
-"""Asked for this name, the server answers SERVING as long as it lives, whatever it depends on."""
-
-OPEN = "open"
-"""
-Asked for this name, the server answers SERVING as long as it takes calls, ready or not.
-
-Our channels watch it: when it turns, they hold their calls back until the server is there again. They do not watch
-readiness: a call to a server without its database is answered UNAVAILABLE at once, which is better than a wait.
-"""
 
 CHECK_SECONDS = 0.4
 """The pause between two checks."""
@@ -27,41 +15,47 @@ PATIENCE_SECONDS = 1.0
 
 Need = Callable[[], bool | None]
 """
-Something that the server cannot work without: says False, or raises ServiceError or OSError, when it is not there.
+Something that the process cannot work without: says False, or raises ServiceError or OSError, when it is not there.
 """
 
-_log = get_logger("services.chassis.rpc")
+_log = get_logger(__name__)
 
 
 class Readiness:
     """
-    Asks again and again for what the server needs, and tells the health service.
+    Asks for what the process needs, from a thread for each need.
 
-    The name "" and the names of all services share one answer; `liveness` and `open` have their own.
+    Args:
+        needs: by name, as `database`.
+        tell: is called with every change, True for ready; the last call, by `stop`, says False.
+
     """
 
-    def __init__(self, health: Health, services: Sequence[str], needs: Mapping[str, Need]) -> None:
-        self._health = health
-        self._services = ("", *services)
+    def __init__(self, needs: Mapping[str, Need], tell: Callable[[bool], None] = lambda _ready: None) -> None:
         self._needs = dict(needs)
+        self._tell = tell
         # When each need was last found there. A check that hangs or dies leaves its time to grow old.
         self._found: dict[str, float] = {}
+        self._reason = "it starts"
         self._stopping = threading.Event()
         self._telling = threading.Lock()
-        health.set([LIVENESS, OPEN], Status.SERVING)
-        health.set(self._services, Status.NOT_SERVING)
+
+    def reason(self) -> str:
+        """Why the process is not ready, as it was last known; empty when it is. Waits for nothing."""
+        return self._reason
 
     def start(self) -> None:
-        """Begin to ask. Before that, the server is not ready."""
+        """Begin to ask. Before that, the process is not ready."""
         for name, need in self._needs.items():
             threading.Thread(target=self._ask, args=(name, need), name=f"need-{name}", daemon=True).start()
         threading.Thread(target=self._judge, name="readiness", daemon=True).start()
 
     def stop(self) -> None:
-        """NOT_SERVING from now on, liveness apart."""
+        """Not ready from now on."""
         with self._telling:
             self._stopping.set()
-            self._health.set([OPEN, *self._services], Status.NOT_SERVING)
+            self._reason = "it stops"
+            self._tell(False)
 
     def _ask(self, name: str, need: Need) -> None:
         while not self._stopping.is_set():
@@ -83,10 +77,11 @@ class Readiness:
             if missing != told:
                 told = missing
                 _log.info("readiness.changed", ready=not missing, missing=missing)
-                self._tell(Status.NOT_SERVING if missing else Status.SERVING)
+                self._change(missing)
             self._stopping.wait(CHECK_SECONDS / 4)
 
-    def _tell(self, status: int) -> None:
+    def _change(self, missing: list[str]) -> None:
         with self._telling:
             if not self._stopping.is_set():
-                self._health.set(self._services, status)
+                self._reason = f"missing: {', '.join(missing)}" if missing else ""
+                self._tell(not missing)
