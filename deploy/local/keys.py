@@ -44,7 +44,15 @@ class Keys:
 
     def database_password(self, service: str) -> str:
         """The password of a service's application role."""
-        return self._file(f"{service}-database-password", _random).read_text()
+        return self.password(f"{service}-database")
+
+    def broker_password(self, user: str) -> str:
+        """The password of a service, or of the gateway, at the broker."""
+        return self.password(f"{user}-broker")
+
+    def password(self, name: str) -> str:
+        """Any other password."""
+        return self._file(f"{name}-password", _random).read_text()
 
     def _file(self, name: str, make: Callable[[], str]) -> Path:
         path = self.folder / name

@@ -1,0 +1,98 @@
+"""`python -m deploy.compose`: the platform in containers. docs/runbook.md tells when to use what."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy.compose import image
+from deploy.compose.secrets import make_secrets
+from deploy.compose.stack import PROFILES, Stack, StackError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+console = Console(highlight=False)
+
+Profiles = Annotated[
+    list[str] | None, typer.Option("--profile", help="May be repeated; all if none is given.")
+]
+
+
+@app.command()
+def build(*, offline: bool = False, version: str = "dev") -> None:
+    """Build the images. Offline: packages come from .local/wheels (filled first), and the build itself has no network."""
+    with _errors_told():
+        image.build(Stack(), version=version, offline=offline)
+
+
+@app.command()
+def secrets() -> None:
+    """Make the files with secrets that are missing."""
+    folder = Stack().settings.numerator_secrets
+    make_secrets(folder)
+    console.print(f"Secrets are in {folder}: keep a copy where no backup of the data is.")
+
+
+@app.command()
+def up(profile: Profiles = None) -> None:
+    """Start what does not run, and wait until everything is healthy."""
+    stack = Stack(profiles=profile or PROFILES)
+    began = time.monotonic()
+    with _errors_told(), console.status("starting containers"):
+        make_secrets(stack.settings.numerator_secrets)
+        stack.up()
+    console.print(f"Numerator is up at {stack.gateway_url} ({time.monotonic() - began:.0f} s).")
+
+
+@app.command()
+def down(*, volumes: Annotated[bool, typer.Option(help="Delete all data as well.")] = False) -> None:
+    """Stop and remove the containers."""
+    with _errors_told(), console.status("stopping containers"):
+        Stack().down(volumes=volumes)
+    console.print(
+        "Numerator is down." + (" Its data is gone." if volumes else " Its data is kept in volumes.")
+    )
+
+
+@app.command()
+def story() -> None:
+    """Play the story that must always work, from inside."""
+    stack = Stack()
+    played = subprocess.run(
+        ["docker", "compose", "run", "--rm", "--no-deps", "story"],
+        env=stack.settings.variables(),
+        check=False,
+    )
+    raise typer.Exit(played.returncode)
+
+
+@app.command()
+def roll(
+    services: Annotated[list[str], typer.Argument(help="As in docker-compose.yml, in this order.")],
+    image: Annotated[str, typer.Option(help="The new image; empty: the same again.")] = "",
+) -> None:
+    """Replace services' containers one by one, without a failed request: restart, or upgrade with --image."""
+    stack = Stack()
+    with _errors_told():
+        for service in services:
+            began = time.monotonic()
+            with console.status(f"replacing {service}"):
+                stack.roll(service, image=image)
+            console.print(f"  [green]✓[/] {service}: {time.monotonic() - began:.0f} s")
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """What an ops person can do something about is told without a traceback."""
+    try:
+        yield
+    except StackError as error:
+        console.print(f"[red]✗[/] {error}", markup=True)
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()

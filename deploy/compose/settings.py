@@ -1,0 +1,45 @@
+"""What a person may set for the platform in containers: the variables that docker-compose.yml asks for."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from deploy.local.stubs import ROOT
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ComposeSettings(BaseSettings):
+    """`NUMERATOR_*`. Any number of projects can run beside each other, on ports of their own."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True)
+
+    numerator_project: str = "numerator"
+    """Compose's name for all of it; part of the names of containers, networks and volumes."""
+    numerator_image: str = "numerator:dev"
+    """What runs. `make image` builds it."""
+    numerator_port: Port = 8080
+    """Where the gateways answer on this machine."""
+    numerator_sandbox_port: Port = 7401
+    """Where the sandbox network answers on this machine."""
+    numerator_prometheus_port: Port = 9090
+    """Where Prometheus answers on this machine."""
+    numerator_dashboards_port: Port = 3000
+    """Where the dashboards are shown on this machine."""
+    numerator_otlp_port: Port = 4318
+    """Where traces can be looked at on this machine."""
+    numerator_secrets: Path = ROOT / ".local" / "compose" / "secrets"
+    """The folder with the files under `secrets:`."""
+
+    def variables(self) -> dict[str, str]:
+        """The environment of `docker compose`: the caller's, and these settings."""
+        own = {name.upper(): str(value) for name, value in self.model_dump().items()}
+        return {
+            **os.environ,  # noqa: TID251 -- where the engine is, and what else docker itself reads
+            "NUMERATOR_PUBLIC_URL": f"http://localhost:{self.numerator_port}",
+            "NUMERATOR_NETWORK_SERVERS": f'["http://sandbox.localhost:{self.numerator_sandbox_port}"]',
+            **own,
+        }

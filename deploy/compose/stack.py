@@ -1,0 +1,147 @@
+"""
+The platform in containers, as an ops person handles it: what `docker compose` does not do by itself.
+
+    Stack().up(); Stack().roll("accounts-api"); Stack().down()
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from deploy.compose.settings import ComposeSettings
+from deploy.local.stubs import ROOT
+
+PROFILES = ("observability", "demo")
+TIMEOUT = 240.0
+"""Seconds until everything is healthy; some 60 are needed on two idle cores."""
+
+
+class StackError(RuntimeError):
+    """A command failed, or something did not become healthy; the message says which, and what it printed."""
+
+
+class Stack:
+    """
+    The containers of one project.
+
+    Args:
+        settings: project, ports, secrets; by default those of the environment.
+        profiles: what runs beside the platform itself.
+
+    """
+
+    def __init__(
+        self, settings: ComposeSettings | None = None, *, profiles: Iterable[str] = PROFILES
+    ) -> None:
+        self.settings = settings or ComposeSettings()
+        self._profiles = tuple(profiles)
+
+    @property
+    def project(self) -> str:
+        """Compose's name for all of it."""
+        return self.settings.numerator_project
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the balancer is published."""
+        return f"http://127.0.0.1:{self.settings.numerator_port}"
+
+    # ---- all of it
+
+    def up(self, timeout: float = TIMEOUT) -> None:
+        """Start what does not run, and wait until everything is healthy. Raises StackError."""
+        self.compose("up", "--detach", "--wait", "--wait-timeout", str(int(timeout)))
+
+    def down(self, *, volumes: bool = False) -> None:
+        """Stop and remove the containers; with `volumes` all data too."""
+        self.compose("down", "--timeout", "40", "--remove-orphans", *(["--volumes"] if volumes else []))
+
+    # ---- one service
+
+    def roll(self, service: str, *, image: str = "", timeout: float = TIMEOUT) -> None:
+        """
+        Replace a service's containers one by one, without a pause: the new one is ready before its predecessor is told to stop.
+
+        While both run, two versions work side by side: the messages and tables of one must be readable by the other.
+
+        Args:
+            service: as in docker-compose.yml.
+            image: the new one; empty for the same again.
+            timeout: seconds for each new container to become healthy.
+
+        Raises StackError; a new container that does not become healthy is removed, and the old ones go on.
+        """
+        old = self.containers(service)
+        environment = {"NUMERATOR_IMAGE": image} if image else {}
+        for number, leaving in enumerate(old):
+            before = set(self.containers(service))
+            self.compose(
+                "up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{service}={len(old) + 1}", service,
+                environment=environment,
+            )  # fmt: skip
+            coming = set(self.containers(service)) - before
+            try:
+                self.wait_healthy(coming, timeout)
+            except StackError:
+                self.docker("rm", "--force", *coming)
+                raise
+            if number == 0 and not coming:
+                raise StackError(f"{service}: no new container was started")
+            self.docker("stop", "--time", "40", leaving)
+            self.docker("rm", "--volumes", leaving)
+
+    def containers(self, service: str, *, every: bool = False) -> list[str]:
+        """The ids of a service's running containers, the oldest first; with `every` also of those that have ended."""
+        found = self.compose("ps", "--quiet", "--no-trunc", *(["--all"] if every else []), service).split()
+        return sorted(found, key=lambda each: str(self.inspect(each)["Created"]))
+
+    def wait_healthy(self, containers: Iterable[str], timeout: float = TIMEOUT) -> None:
+        """Wait until these containers are healthy, or run where they have no check. Raises StackError."""
+        deadline = time.monotonic() + timeout
+        for container in containers:
+            while True:
+                state = self.inspect(container)["State"]
+                health = state.get("Health", {}).get("Status", "healthy")
+                if state["Running"] and health == "healthy":
+                    break
+                if time.monotonic() > deadline or state["Status"] in {"exited", "dead"}:
+                    log = self.docker("logs", "--tail", "20", container)
+                    raise StackError(f"{container[:12]} is {state['Status']}, {health}; its log ends:\n{log}")
+                time.sleep(0.3)  # between two looks; the deadline ends them
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        """All that the engine knows of a container."""
+        found: dict[str, Any] = json.loads(self.docker("inspect", container))[0]
+        return found
+
+    def logs(self, service: str) -> str:
+        """What a service's containers have printed."""
+        return self.compose("logs", "--no-color", "--no-log-prefix", service)
+
+    # ---- the command lines
+
+    def compose(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """What `docker compose` prints. Raises StackError with the end of what it prints when it fails."""
+        profiles = [part for name in self._profiles for part in ("--profile", name)]
+        return _run(
+            ["docker", "compose", *profiles, *arguments], {**self.settings.variables(), **(environment or {})}
+        )
+
+    def docker(self, *arguments: str) -> str:
+        """What `docker` prints, both streams. Raises StackError."""
+        return _run(["docker", *arguments], self.settings.variables())
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> str:
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, text=True, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise StackError("docker is not installed: install Docker with its compose plugin") from None
+    if done.returncode:
+        raise StackError(f"{' '.join(command)} failed:\n{done.stdout[-4000:]}")
+    return done.stdout
