@@ -7,6 +7,7 @@ back: a queue would make everybody late.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn, ParamSpec, TypeVar
@@ -76,6 +77,8 @@ class Admission(grpc.ServerInterceptor):
         """`pools` by full method name (`/package.Service/Method`); other methods are always taken."""
         self._pools = pools
         self._refused = refused
+        self.last_call = 0.0
+        """When the last call came, by time.monotonic()."""
         # Takes a stream of requests, so that a refusal does not wait for the request that it will not read.
         self._refusal: MethodHandler = grpc.stream_unary_rpc_method_handler(on_pool(refusals, self._refuse))
 
@@ -85,6 +88,8 @@ class Admission(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> MethodHandler | None:
         pool = self._pools.get(handler_call_details.method)
+        if pool is not None:
+            self.last_call = time.monotonic()
         if pool is None or not pool.full:
             return continuation(handler_call_details)
         self._refused.add(1, {"rpc.method": handler_call_details.method.lstrip("/")})

@@ -30,6 +30,12 @@ DRAIN_SECONDS = 18.0
 How long a stopping server waits for running calls. With telemetry's 5 seconds the process ends within 25.
 """
 
+QUIET_SECONDS = 0.25
+"""How long no call has come when a stopping server believes that its callers have heard of it."""
+
+NOTICE_SECONDS = 5.0
+"""How long it takes calls at most when it has told that it closes; some callers do not listen."""
+
 _log = get_logger("services.chassis.rpc")
 S = TypeVar("S")
 
@@ -102,6 +108,10 @@ class Server:
         )
         self._services: dict[str, dict[str, MethodHandler]] = {}
         self._pools = {"/grpc.health.v1.Health/Watch": self._watchers}
+        refused = telemetry.meter.create_counter(
+            "numerator.rpc.refused", description="Calls refused because of overload."
+        )
+        self._admission = Admission(self._pools, self._own, refused)
         self._server: grpc.Server | None = None
         self.port = 0
         """The port that the server listens on, once it has started."""
@@ -131,13 +141,9 @@ class Server:
 
     def start(self) -> None:
         """Listen and serve, from threads. Raises OSError when the address is taken."""
-        meter = self._telemetry.meter
-        refused = meter.create_counter(
-            "numerator.rpc.refused", description="Calls refused because of overload."
-        )
         server = grpc.server(
             self._calls,
-            interceptors=[Admission(self._pools, self._own, refused)],
+            interceptors=[self._admission],
             options=[
                 # Without this a second process takes half of the calls of the port, and nobody notices.
                 ("grpc.so_reuseport", 0),
@@ -186,9 +192,7 @@ class Server:
         self._readiness.stop()
         self._health.set([OPEN], Status.NOT_SERVING)
         self._draining.set()
-        # Calls that arrive once gRPC stops are lost with CANCELLED, and nobody could say whether they ran. Callers
-        # get the time to hear that the server closes; those who come meanwhile are served.
-        threading.Event().wait(min(self._settings.lame_duck_seconds, grace))
+        self._be_left(min(time.monotonic() + NOTICE_SECONDS, end))
         self._health.close()
         rest = max(0.0, end - time.monotonic())
         self._server.stop(rest).wait(rest + 0.5)
@@ -227,6 +231,18 @@ class Server:
         seconds = self._settings.connection_age_seconds
         # Running calls finish on the old connection.
         return [("grpc.max_connection_age_ms", int(seconds * 1000))] if seconds else []
+
+    def _be_left(self, latest: float) -> None:
+        """
+        Give callers the time to hear that the server closes, and serve those who come meanwhile.
+
+        Calls that arrive once gRPC stops are lost with CANCELLED, and nobody could say whether they ran.
+        """
+        earliest = time.monotonic() + self._settings.lame_duck_seconds
+        while (now := time.monotonic()) < latest and (
+            now < earliest or now - self._admission.last_call < QUIET_SECONDS
+        ):
+            threading.Event().wait(min(QUIET_SECONDS / 4, latest - now))
 
     def _on_own_threads(
         self, register: Callable[[S, Any], None], servicer: S

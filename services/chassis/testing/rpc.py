@@ -95,8 +95,8 @@ class _Settings:
     grpc_address: str
     principal_public_key: str
     tenant_check: bool
+    connection_age_seconds: float
     lame_duck_seconds: float = 0.5
-    connection_age_seconds: float = 0.0
 
 
 class RunningServer:
@@ -130,7 +130,11 @@ class RunningServer:
 
 @contextmanager
 def serving(
-    *offers: Offer, address: str = "127.0.0.1:0", tenant_check: bool = True, **options: Any
+    *offers: Offer,
+    address: str = "127.0.0.1:0",
+    tenant_check: bool = True,
+    connection_age_seconds: float = 0,
+    **options: Any,
 ) -> Iterator[RunningServer]:
     """
     Serve, on a free port, through the same `Server` as in production.
@@ -139,10 +143,11 @@ def serving(
         offers: what to serve.
         address: where; port 0 takes a free one.
         tenant_check: False leaves it to row-level security alone to keep enterprises apart.
+        connection_age_seconds: see `ServiceSettings`.
         options: of `Server`, as `threads=1`.
 
     """
-    settings = _Settings(address, shared_keys().public, tenant_check)
+    settings = _Settings(address, shared_keys().public, tenant_check, connection_age_seconds)
     server = Server(settings, options.pop("telemetry", None) or telemetry(), **options)
     for offer in offers:
         server.add(*offer)
