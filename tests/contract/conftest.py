@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.otlp import Receiver, receiving
+from deploy.otel.receiver import Receiver, receiving
 from tests.world import World, fresh_world
 
 

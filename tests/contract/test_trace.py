@@ -2,8 +2,10 @@
 
 import pytest
 
+from deploy.otel.exports import Span
+from deploy.otel.receiver import Receiver
+from deploy.otel.store import Store
 from tests.contract.trace import CHAIN, look, trace_post
-from tests.otlp import Receiver, Span
 from tests.world import World
 
 
@@ -11,7 +13,7 @@ from tests.world import World
 @pytest.mark.timeout(300)
 def test_trace__leads_from_the_gateway_to_the_network(world: World, receiver: Receiver) -> None:
     """One trace has all hops as a chain of parents, lacks no parent, and holds no token and no text."""
-    traced = trace_post(world, receiver)
+    traced = trace_post(world, receiver.store)
 
     print(traced.tree())
     assert traced.traces == 1
@@ -45,6 +47,9 @@ WHOLE = [
 )
 def test_look__finds_what_is_wrong(spans: list[Span], holds: bool) -> None:
     """A trace counts as whole only when nothing of it is missing, elsewhere, or unspeakable."""
-    traced = look(Receiver("", spans), "enterprises/x/publications/y", ["secret"])
+    store = Store(traces=2, logs=0)
+    store.add_spans(spans)
+
+    traced = look(store, "enterprises/x/publications/y", ["secret"])
 
     assert traced.whole is holds

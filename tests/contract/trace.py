@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import uuid4
 
-from tests.otlp import Receiver, Span
+from deploy.otel.exports import LogLine, Span, tree
+from deploy.otel.store import Store
 from tests.world import World
 
 
@@ -47,7 +48,7 @@ class Traced:
     spans: Sequence[Span]
     path: Sequence[Span]
     orphans: Sequence[Span]
-    betrayed: Sequence[Span | str]
+    betrayed: Sequence[Span | LogLine]
 
     @property
     def hops(self) -> tuple[Hop, ...]:
@@ -60,29 +61,17 @@ class Traced:
         return self.traces == 1 and self.hops == CHAIN and not self.orphans and not self.betrayed
 
     def tree(self) -> str:
-        """The trace as a tree, a line for each span with its process, kind and milliseconds since the begin."""
-        begin = min(span.start for span in self.spans)
-        lines: list[str] = []
-
-        def draw(parent: str, depth: int) -> None:
-            for span in sorted((s for s in self.spans if s.parent == parent), key=lambda s: s.start):
-                milliseconds = (span.start - begin) / 1e6
-                lines.append(
-                    f"{milliseconds:7.0f} ms  {'  ' * depth}{span.service} {span.kind.lower()}: {span.name}"
-                )
-                draw(span.id, depth + 1)
-
-        draw("", 0)
-        return "\n".join(lines)
+        """The trace as text."""
+        return tree(self.spans)
 
 
-def trace_post(world: World, receiver: Receiver, seconds: float = 30) -> Traced:
+def trace_post(world: World, store: Store, seconds: float = 30) -> Traced:
     """
     Publish a post on one account and follow its trace.
 
     Args:
-        world: prepared; its platform exports to `receiver`.
-        receiver: gets what all processes export.
+        world: prepared; its platform exports to a receiver.
+        store: what that receiver keeps.
         seconds: how long to wait for the export of the whole trace.
     """
     owner, enterprise = world.story.owner, world.story.enterprise
@@ -95,15 +84,15 @@ def trace_post(world: World, receiver: Receiver, seconds: float = 30) -> Traced:
     unspeakable = [text, *_secrets(world)]
     deadline = time.monotonic() + seconds
     while True:
-        traced = look(receiver, publication["name"], unspeakable)
+        traced = look(store, publication["name"], unspeakable)
         if traced.whole or time.monotonic() > deadline:
             return traced
         time.sleep(0.2)  # between two looks; the deadline ends them
 
 
-def look(receiver: Receiver, publication: str, unspeakable: Sequence[str]) -> Traced:
+def look(store: Store, publication: str, unspeakable: Sequence[str]) -> Traced:
     """The trace of a publication as far as it was exported, and which exports hold one of the unspeakable words."""
-    every = receiver.spans()
+    every = store.spans()
     traces = {
         s.trace for s in every if s.attributes.get("numerator.event.subject", "").startswith(publication)
     }
@@ -112,7 +101,7 @@ def look(receiver: Receiver, publication: str, unspeakable: Sequence[str]) -> Tr
     path = [span for span in spans if Hop(span.service, span.kind, span.name) == CHAIN[-1]][:1]
     while path and path[-1].parent in by_id:
         path.append(by_id[path[-1].parent])
-    exported: list[Span | str] = [*every, *receiver.logs()]
+    exported: list[Span | LogLine] = [*every, *store.logs()]
     return Traced(
         traces=len(traces),
         spans=spans,

@@ -5,10 +5,10 @@ from random import SystemRandom
 
 from rich.console import Console
 
+from deploy.otel.receiver import receiving
 from tests.contract import cross_tenant as tenants
 from tests.contract import openapi as document
 from tests.contract.trace import CHAIN, trace_post
-from tests.otlp import receiving
 from tests.verify.table import Row
 from tests.world import World, fresh_world
 
@@ -36,7 +36,7 @@ def one_trace() -> Iterator[Row]:
         fresh_world("verify-trace", TRACE_PORT_BASE, **receiver.environment) as world,
     ):
         world.prepare()
-        traced = trace_post(world, receiver)
+        traced = trace_post(world, receiver.store)
     Console().print(traced.tree(), highlight=False, markup=False, soft_wrap=True)
     yield Row(
         "a post, from the gateway to the network",
