@@ -19,7 +19,6 @@ from opentelemetry.context import Context, get_current
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
@@ -32,6 +31,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 from prometheus_client import CollectorRegistry
 
+from services.chassis.exemplars import ExemplaryReader
 from services.chassis.ids import new_id
 from services.chassis.logs import json_formatter
 from services.chassis.probes import Probes
@@ -143,7 +143,7 @@ def start_telemetry(
     collector = settings.otel_exporter_otlp_endpoint
     registry = CollectorRegistry()
     readers = [
-        PrometheusMetricReader(registry=registry, scope_info_enabled=False),
+        ExemplaryReader(registry),
         *([PeriodicExportingMetricReader(OTLPMetricExporter(timeout=EXPORT_SECONDS))] if collector else []),
     ]
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)

@@ -137,8 +137,8 @@ class Handling(Generic[M]):
             attributes={**self._attributes, "numerator.attempt": delivery.attempts + 1},
         ) as span:
             verdict = self._judge(delivery, span)
-        seconds = time.monotonic() - begin
-        instruments.duration.record(seconds, {**self._attributes, "numerator.verdict": verdict.value})
+            seconds = time.monotonic() - begin
+            instruments.duration.record(seconds, {**self._attributes, "numerator.verdict": verdict.value})
         if seconds > BUDGET.total_seconds():
             _log.warning("handler.exceeded_budget", queue=self._queue, seconds=round(seconds, 1))
         return verdict

@@ -183,7 +183,9 @@ class _Sent:
             attributes["error.type"] = code.name
             self.span.set_attribute("error.type", code.name)
             self.span.set_status(trace.StatusCode.ERROR)
-        self.duration.record(time.monotonic() - self.began, attributes)
+        # With the span, which is not the current one here: the measure's exemplar names it.
+        context = trace.set_span_in_context(self.span)
+        self.duration.record(time.monotonic() - self.began, attributes, context)
         self.span.end()
 
 

@@ -15,6 +15,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from services.chassis.telemetry import (
     ATTRIBUTES,
@@ -24,6 +25,7 @@ from services.chassis.telemetry import (
     restore_context,
     start_telemetry,
 )
+from services.chassis.testing.probing import probe
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE))
@@ -61,6 +63,48 @@ def test_metrics__are_served_for_prometheus():
     assert 'service_name="publishing-api"' in text
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics", timeout=1)
+
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def test_exemplars__name_the_last_trace_of_each_bucket():
+    """In OpenMetrics each bucket carries the trace and span of the last measure in it, until there is another."""
+    telemetry = start_telemetry("publishing", "api", 0)
+    histogram = telemetry.meter.create_histogram("numerator.test.duration", unit="s")
+    spans = []
+
+    def measured(seconds, **attributes):
+        with telemetry.tracer.start_as_current_span("work") as span:
+            histogram.record(seconds, attributes)
+            spans.append(span.get_span_context())
+
+    def exemplars():
+        text = probe(telemetry.metrics_port, "/metrics", accept=OPENMETRICS).text
+        families = {family.name: family for family in text_string_to_metric_families(text + "\n")}
+        return {
+            (sample.labels.get("rpc_method", ""), sample.labels["le"]): sample.exemplar
+            for sample in families["numerator_test_duration_seconds"].samples
+            if sample.exemplar
+        }
+
+    histogram.record(7.0)  # outside of any trace
+    measured(0.02)
+    measured(0.021)
+    measured(0.1)
+    measured(99.0, **{"rpc.method": "a.B/C"})
+    first, second = exemplars(), exemplars()
+    telemetry.shutdown()
+
+    _, small, exactly, large = spans
+    assert {bucket: each.labels for bucket, each in first.items()} == {
+        ("", "0.025"): {"trace_id": f"{small.trace_id:032x}", "span_id": f"{small.span_id:016x}"},
+        ("", "0.1"): {"trace_id": f"{exactly.trace_id:032x}", "span_id": f"{exactly.span_id:016x}"},
+        ("a.B/C", "+Inf"): {"trace_id": f"{large.trace_id:032x}", "span_id": f"{large.span_id:016x}"},
+    }
+    assert first["", "0.025"].value == 0.021
+    assert abs(float(first["", "0.025"].timestamp) - time.time()) < 60
+    assert second == first
 
 
 def test_metrics__a_taken_port_is_told():

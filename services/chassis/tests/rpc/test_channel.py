@@ -1,6 +1,7 @@
 """Channels: deadlines, careful repetition, identity and trace on every call; synchronous and asyncio alike."""
 
 import json
+import re
 import threading
 import time
 
@@ -14,6 +15,7 @@ from services.chassis.errors import Kind, ServiceError
 from services.chassis.rpc.call import current_call
 from services.chassis.rpc.channel import HOP_SECONDS, aio_channel, channel, service_config
 from services.chassis.rpc.status import error_from_rpc
+from services.chassis.testing.probing import probe
 from services.chassis.testing.rpc import member, serving, telemetry, token_of
 
 NAME = "enterprises/a/things/t"
@@ -246,6 +248,35 @@ async def test_call__carries_principal_request_id_and_trace(greeter, offer, get,
                 assert greeter.grpc.GreeterServiceStub(opened).GetThing(get).name == NAME
 
     assert seen == [(MEMBER, "r-7", span.get_span_context().trace_id)]
+
+
+async def test_call__its_measures_name_its_trace(greeter, offer, get):
+    """The duration of a call, on both ends, has its trace as the exemplar."""
+
+    def traces(instrument):
+        text = probe(
+            telemetry().metrics_port, "/metrics", accept="application/openmetrics-text; version=1.0.0"
+        ).text
+        lines = [line for line in text.splitlines() if line.startswith(f"{instrument}_seconds_bucket")]
+        return {
+            found[1]
+            for line in lines
+            if 'method="numerator.chassistest.v1.GreeterService/GetThing"' in line
+            and (found := re.search(r'trace_id="(\w+)"', line))
+        }
+
+    with serving(offer(GetThing=lambda request, context: greeter.pb.Thing(name=NAME))) as running:
+        with telemetry().tracer.start_as_current_span("one") as one, _channel(running, greeter) as opened:
+            greeter.grpc.GreeterServiceStub(opened).GetThing(get)
+        with telemetry().tracer.start_as_current_span("two") as two:
+            async with aio_channel(
+                running.address, services=[greeter.service], principal_token=lambda: token_of(MEMBER)
+            ) as opened:
+                await greeter.grpc.GreeterServiceStub(opened).GetThing(get)
+
+    last = f"{two.get_span_context().trace_id:032x}"
+    assert last in traces("rpc_server_call_duration")
+    assert traces("rpc_client_call_duration") & {last, f"{one.get_span_context().trace_id:032x}"}
 
 
 async def test_aio__all_kinds_of_methods_work(greeter, offer):
