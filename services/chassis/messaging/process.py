@@ -54,6 +54,8 @@ def serve(worker_path: str, settings_path: str, options: Options) -> int:
     publisher = Publisher(amqp_url, prepare=declare)
     relay = Relay(database, publisher)
     stopping, consuming = threading.Event(), threading.Event()
+    if not topology.subscriptions(worker_class):
+        consuming.set()  # one that only relays has no consumer to wait for
     # What the broker does is known from the connections that are in use; a check of its own would be one more.
     readiness = Readiness(
         {"database": database.check, "broker": lambda: publisher.ready(0) and consuming.is_set()}
