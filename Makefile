@@ -38,12 +38,18 @@ define suite
 endef
 
 test: setup ## Run the fast suites
-	$(call suite,not slow,-n 3)
+	$(call suite,not slow and not compose,-n 3)
 
 test-slow: setup ## Run the suites that take their time
-	$(call suite,slow,-n 2)
+	$(call suite,slow and not compose,-n 2)
 
-check: proto-check lint types imports test test-slow ## Run all that CI runs
+test-compose: setup ## Run the suite of the containers; needs a Docker engine
+	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers (docker info): start one, or set DOCKER_HOST."; exit 1; }
+	@$(python) -m pytest tests/compose -q
+
+check: proto-check lint types imports test test-slow ## Run all that CI runs; the containers' suite only where an engine is
+	@if docker info >/dev/null 2>&1; then $(MAKE) test-compose; else \
+	  echo "NOT RUN: tests/compose, because no Docker engine answers. CI brings one up."; fi
 
 verify-story: setup ## Measure every promise of the story, and print the table
 	@$(python) -m tests.verify.story
@@ -55,6 +61,18 @@ bench: setup ## Print speeds as ratios against a baseline of the same run
 	@$(python) -m tests.bench.ingest
 
 verify: verify-story ## Measure everything that is promised so far
+
+image: setup ## Build the images; OFFLINE=1 without network, VERSION=… names the version
+	@$(python) -m deploy.compose build $(if $(OFFLINE),--offline) $(if $(VERSION),--version $(VERSION))
+
+compose-up: image ## Start the platform in containers, with Prometheus, dashboards, traces and the sandbox network
+	@$(python) -m deploy.compose up
+
+compose-demo: compose-up ## Play the whole story on the platform in containers
+	@$(python) -m deploy.compose story
+
+compose-down: setup ## Stop the containers; data is kept in volumes
+	@$(python) -m deploy.compose down
 
 fmt: setup ## Format Python and protos
 	@.venv/bin/ruff check --quiet --select I --fix $(sources)
@@ -78,4 +96,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down reset status logs test test-slow check chaos bench verify verify-story fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow test-compose check image compose-up compose-demo compose-down chaos bench verify verify-story fmt lint types imports protos proto-check

@@ -1,22 +1,28 @@
 """The files under `secrets:` in docker-compose.yml: made up once, and kept."""
 
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
 from deploy.local.keys import Keys
 from deploy.local.programs import SERVICES
+from deploy.local.stubs import ROOT
 
 
 def make_secrets(folder: Path) -> None:
     """
-    Make what is missing. What is there stays, so that one may put files of one's own there beforehand.
+    Make what is missing. Keys and passwords that are there stay; one may put one's own there beforehand.
 
     Only the owner can enter the folder. The files themselves are readable by all, because each is mounted alone into
     containers whose user is not the owner.
     """
     keys = Keys(folder)
-    postgres = keys.password("postgres")
-    urls = {"database-admin-url": f"postgresql://postgres:{quote(postgres)}@postgres:5432/numerator"}
+    postgres, broker = quote(keys.password("postgres")), quote(keys.broker_password("administrator"))
+    urls = {
+        "database-admin-url": f"postgresql://postgres:{postgres}@postgres:5432/numerator",
+        "rabbitmq-management-url": f"http://administrator:{broker}@rabbitmq:15672",
+    }
     for service in SERVICES:
         password = quote(keys.database_password(service))
         urls[f"{service}-database-url"] = f"postgresql://{service}:{password}@postgres:5432/numerator"
@@ -25,5 +31,10 @@ def make_secrets(folder: Path) -> None:
         urls[f"{user}-amqp-url"] = f"amqp://{user}:{password}@rabbitmq:5672/%2F"
     for name, url in urls.items():
         (folder / name).write_text(url)
+    # In a process of its own: it reads the workers, and with them comes eventlet.
+    subprocess.run(
+        [sys.executable, "-m", "deploy.rabbitmq", "render", "--secrets", folder, "--to", folder / "rabbitmq-definitions"],
+        cwd=ROOT, check=True,
+    )  # fmt: skip
     for path in folder.iterdir():
-        path.chmod(0o444)
+        path.chmod(0o644)

@@ -34,12 +34,14 @@ class ComposeSettings(BaseSettings):
     numerator_secrets: Path = ROOT / ".local" / "compose" / "secrets"
     """The folder with the files under `secrets:`."""
 
-    def variables(self) -> dict[str, str]:
-        """The environment of `docker compose`: the caller's, and these settings."""
-        own = {name.upper(): str(value) for name, value in self.model_dump().items()}
+    def own_variables(self) -> dict[str, str]:
+        """These settings, and what follows from them, as docker-compose.yml asks for it."""
         return {
-            **os.environ,  # noqa: TID251 -- where the engine is, and what else docker itself reads
             "NUMERATOR_PUBLIC_URL": f"http://localhost:{self.numerator_port}",
             "NUMERATOR_NETWORK_SERVERS": f'["http://sandbox.localhost:{self.numerator_sandbox_port}"]',
-            **own,
+            **{name.upper(): str(value) for name, value in self.model_dump().items()},
         }
+
+    def variables(self) -> dict[str, str]:
+        """The environment of `docker compose`: the caller's, and these settings."""
+        return {**os.environ, **self.own_variables()}  # noqa: TID251 -- where the engine is, and what docker itself reads

@@ -1,0 +1,31 @@
+"""Every service is replaced while people use it, and nobody notices."""
+
+from deploy.compose.stack import Stack
+from deploy.demo.client import eventually
+from tests.compose.outside import Outside, under_load
+from tests.compose.test_recovery import SERVICES
+
+ROLLED = [*(f"{service}-{process}" for service in SERVICES for process in ("api", "worker")),
+          "publishing-sender", "gateway"]  # fmt: skip
+
+
+def test_rolling__restart_of_every_service__no_request_fails(stack: Stack, outside: Outside) -> None:
+    """New containers of another version beside the old ones, one service at a time; each request is sent once."""
+    stack.docker("tag", stack.settings.numerator_image, f"{stack.settings.numerator_image}-next")
+    before = {service: set(stack.containers(service)) for service in ROLLED}
+    with under_load(outside) as load:
+        for service in ROLLED:
+            stack.roll(service, image=f"{stack.settings.numerator_image}-next")
+
+    print(f"{load.done} requests, {len(load.failures)} failed; {len(load.texts)} publications")
+    assert load.failures == []
+    assert load.done > 100
+    for service, old in before.items():
+        new = stack.containers(service)
+        assert len(new) == len(old)
+        assert not old & set(new)
+        assert {stack.inspect(each)["Config"]["Image"] for each in new} == {
+            f"{stack.settings.numerator_image}-next"
+        }
+    eventually(lambda: outside.missing(load.texts) == set() or None, what="all posts", seconds=120)
+    assert max(times for (_, text), times in outside.published().items() if text.startswith("Load ")) == 1
