@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 from services.chassis.database import Transaction
 from services.publishing.model.accounts import Account, AccountState
-from services.publishing.model.deliveries import Delivery, DeliveryState, Doubt, Rule
+from services.publishing.model.deliveries import Delivery, DeliveryState, Doubt, Restoration, Rule
 from services.publishing.model.interactions import Interaction, InteractionKind, InteractionState
 from services.publishing.model.publications import PlanEntry, Publication, PublicationState, Variant
 
@@ -261,11 +261,12 @@ def insert_delivery(tx: Transaction, delivery: Delivery) -> bool:
     inserted = tx.execute(
         """
         insert into deliveries (enterprise, name, publication, account, text, rule, key, in_reply_to, state,
-          reason, attempts, tries, cancel_requested, fence, due_time, network_post_id, url, traceparent,
-          create_time, update_time)
+          reason, attempts, tries, doubt_since, doubt_over, doubt_resend, cancel_requested, fence, due_time,
+          network_post_id, url, traceparent, create_time, update_time)
         values (%(enterprise)s, %(name)s, %(publication)s, %(account)s, %(text)s, %(rule)s, %(key)s,
-          %(in_reply_to)s, %(state)s, %(reason)s, %(attempts)s, %(tries)s, %(cancel_requested)s, %(fence)s,
-          %(due_time)s, %(network_post_id)s, %(url)s, %(traceparent)s, %(create_time)s, %(update_time)s)
+          %(in_reply_to)s, %(state)s, %(reason)s, %(attempts)s, %(tries)s, %(doubt_since)s, %(doubt_over)s,
+          %(doubt_resend)s, %(cancel_requested)s, %(fence)s, %(due_time)s, %(network_post_id)s, %(url)s,
+          %(traceparent)s, %(create_time)s, %(update_time)s)
         on conflict (enterprise, name) do nothing
         """,
         {
@@ -522,6 +523,38 @@ def end_attempt(tx: Transaction, delivery: Delivery, outcome: str, reason: str) 
         """,
         (tx.now, outcome, reason, delivery.enterprise, delivery.name, delivery.fence),
     )
+
+
+# ------------------------------------------------------------------------------------------ restorations
+
+
+def insert_restoration(tx: Transaction, restoration: Restoration) -> None:
+    """Keep that the database was restored."""
+    tx.execute(
+        "insert into restorations (since, until) values (%s, %s) on conflict do nothing",
+        (restoration.since, restoration.until),
+    )
+
+
+def restorations(tx: Transaction, after: datetime) -> list[Restoration]:
+    """The restorations after a time, oldest first."""
+    rows = tx.execute("select since, until from restorations where until > %s order by until", (after,))
+    return [Restoration(row["since"], row["until"]) for row in rows]
+
+
+def lock_unsure(tx: Transaction, restoration: Restoration, limit: int) -> list[Delivery]:
+    """Deliveries that have not ended, were due by a restoration, and are not in doubt over all of its time."""
+    rows = tx.execute(
+        """
+        select * from deliveries
+        where (state = 'QUEUED' or state in ('SENDING', 'UNCONFIRMED')) -- an index for each
+          and due_time <= %(until)s
+          and (doubt_since is null or doubt_since > %(since)s or doubt_over < %(until)s)
+        order by due_time limit %(limit)s for update
+        """,
+        {"since": restoration.since, "until": restoration.until, "limit": limit},
+    )
+    return [_delivery(row) for row in rows]
 
 
 # ------------------------------------------------------------------------------------------ interactions

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import reduce
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.events.v1 import publishing_pb2 as events
@@ -19,6 +20,7 @@ from services.publishing.model.deliveries import (
     DeliveryState,
     NotRead,
     Policy,
+    Restoration,
     SendOutcome,
     Step,
     Timeline,
@@ -30,6 +32,9 @@ DELIVERIES = "deliveries"
 """The change log of deliveries. Senders wake by it, and watchers follow it."""
 INTERACTIONS = "interactions"
 """The change log of interactions."""
+
+RESTORATIONS_HEEDED = timedelta(days=7)
+"""How long after a restoration it is heeded by what is told, scheduled or answered anew."""
 
 # ------------------------------------------------------------------------------------------ publications
 
@@ -99,12 +104,12 @@ def materialise(tx: Transaction, enterprise: str, name: str) -> int:
     publication = store.lock_publication(tx, enterprise, name)
     if publication is None or publication.state is not PublicationState.SCHEDULED:
         return 0
-    return sum(
-        _insert_delivery(
-            tx, publications.new_delivery(publication, entry, tx.now, traceparent=capture_context())
-        )
-        for entry in publication.plan
-    )
+    gone_out = [each for each in _restorations(tx) if publications.may_have_gone_out(publication, each)]
+    made = 0
+    for entry in publication.plan:
+        delivery = publications.new_delivery(publication, entry, tx.now, traceparent=capture_context())
+        made += _insert_delivery(tx, reduce(deliveries.in_doubt, gone_out, delivery))
+    return made
 
 
 def cancel_publication(tx: Transaction, enterprise: str, name: str) -> Publication:
@@ -153,7 +158,8 @@ def lease(tx: Transaction, policy: Policy, limit: int) -> list[Assignment]:
     Take up to `limit` deliveries for a sender; needs the scope PLATFORM. When this has committed, all that is
     to be sent is on record as SENDING.
 
-    First, deliveries whose sender died become UNCONFIRMED. Then those in doubt are taken, then those due.
+    First, deliveries whose sender died become UNCONFIRMED. Then those in doubt are taken, then those due; of these
+    what a backup was too old to know becomes UNCONFIRMED too, and is taken next time.
     """
     for dead in store.lock_expired(tx, limit):
         _give_up(tx, dead, policy)
@@ -164,7 +170,9 @@ def lease(tx: Transaction, policy: Policy, limit: int) -> list[Assignment]:
     ]
     room = limit - len(assignments)
     for account, delivery in store.lock_heads(tx, room) if room else []:
-        if account.state is AccountState.ACTIVE:
+        if delivery.doubt:
+            _save(tx, delivery, deliveries.find_out(delivery, tx.now))
+        elif account.state is AccountState.ACTIVE:
             assignments.append(_begin(tx, delivery, account, Step.SEND, policy))
         else:
             reason = "ACCOUNT_NOT_BOUND" if account.state is AccountState.UNBOUND else "REAUTH_REQUIRED"
@@ -250,6 +258,25 @@ def _still_leased(tx: Transaction, assignment: Assignment) -> Delivery | None:
     if delivery is None or delivery.fence != known.fence or delivery.lease_until is None:
         return None
     return delivery
+
+
+def restored(tx: Transaction, restoration: Restoration, limit: int) -> int:
+    """
+    Heed that the database was restored from a backup; needs the scope PLATFORM, and that no sender runs.
+
+    What may have been sent, unknown to the backup, will be looked for before it is sent; also deliveries that are made
+    later, of what the backup holds. Call it again, in a new transaction, until it returns 0: it puts at most `limit`
+    deliveries in doubt.
+    """
+    store.insert_restoration(tx, restoration)
+    unsure = store.lock_unsure(tx, restoration, limit)
+    for delivery in unsure:
+        store.update_delivery(tx, deliveries.restored(delivery, restoration))
+    return len(unsure)
+
+
+def _restorations(tx: Transaction) -> list[Restoration]:
+    return store.restorations(tx, tx.now - RESTORATIONS_HEEDED)
 
 
 def _insert_delivery(tx: Transaction, delivery: Delivery) -> bool:
@@ -376,6 +403,9 @@ def answer_interaction(tx: Transaction, enterprise: str, name: str, text: str) -
         traceparent=capture_context(),
         in_reply_to=interaction.post_id,
     )
+    for restoration in _restorations(tx):
+        if interactions.may_have_been_answered(interaction, restoration):
+            delivery = deliveries.in_doubt(delivery, restoration, resend=False)
     answering = replace(answering, answer=delivery.name)
     store.insert_publication(tx, publication)
     store.update_interaction(tx, answering)

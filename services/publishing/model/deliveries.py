@@ -89,6 +89,21 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
+class Restoration:
+    """
+    The database was brought back from a backup: what was sent after the backup is not on record.
+
+    Attributes:
+        since: when the backup was made, or a little earlier.
+        until: when all that was begun before the restoration is surely over, on the networks' side too.
+
+    """
+
+    since: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """
     One post on one account.
@@ -99,7 +114,8 @@ class Delivery:
         attempts: how many times it was sent.
         attempt_time: when the last of these began.
         tries: failures in a row; decides how long to wait.
-        doubt: set from the first unknown outcome until it is known what came of it.
+        doubt: set from the first unknown outcome, or a restoration, until it is known what came of it. A QUEUED
+            delivery in doubt is looked for before it is sent.
         cancel_requested: it must not be sent again.
         fence: grows with each lease. An outcome under an older number is not recorded.
         lease_until: until when its sender has it. None: nobody has it.
@@ -288,6 +304,36 @@ def after_attempt(delivery: Delivery, outcome: SendOutcome, now: datetime, polic
             return _try_again(done, outcome, now, policy)
 
 
+def restored(delivery: Delivery, restoration: Restoration) -> Delivery:
+    """A delivery as the backup knows it: in doubt if it had not ended, and was due before the restoration."""
+    if delivery.state in FINAL or delivery.due_time > restoration.until:
+        return delivery
+    return in_doubt(delivery, restoration)
+
+
+def in_doubt(delivery: Delivery, restoration: Restoration, *, resend: bool = True) -> Delivery:
+    """
+    A delivery that may have been sent, or sent once more, in the time that is not on record.
+
+    With `resend` False only the account's timeline can tell, because it may have been sent under another key.
+    """
+    doubt = Doubt(restoration.since, restoration.until, resend)
+    if delivery.state is DeliveryState.SENDING and delivery.attempt_time:
+        doubt = replace(doubt, since=min(doubt.since, delivery.attempt_time))
+    if known := delivery.doubt:
+        doubt = Doubt(
+            min(doubt.since, known.since), max(doubt.over, known.over), doubt.resend and known.resend
+        )
+    return replace(delivery, doubt=doubt)
+
+
+def find_out(delivery: Delivery, now: datetime) -> Delivery:
+    """A QUEUED delivery in doubt when its turn has come: whether it is there must be known before it is sent."""
+    return replace(
+        delivery, state=DeliveryState.UNCONFIRMED, reason="RESTORED", next_time=now, update_time=now
+    )
+
+
 def abandoned(delivery: Delivery, now: datetime, policy: Policy) -> Delivery:
     """A delivery found SENDING under an expired lease: its sender died, and nobody knows how far it came."""
     unknown = after_attempt(delivery, Unknown("NO_REPLY"), now, policy)
@@ -386,8 +432,8 @@ def find_post(
 
 
 def request_cancel(delivery: Delivery, now: datetime) -> Delivery:
-    """The delivery after its publication was cancelled: what waits ends, the rest is not sent again."""
-    if delivery.state is DeliveryState.QUEUED:
+    """The delivery after its publication was cancelled: what surely waits ends, the rest is not sent again."""
+    if delivery.state is DeliveryState.QUEUED and delivery.doubt is None:
         return replace(
             delivery, state=DeliveryState.CANCELLED, cancel_requested=True, next_time=None, update_time=now
         )

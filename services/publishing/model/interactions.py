@@ -8,7 +8,7 @@ from services.chassis.errors import Kind, ServiceError, invalid
 from services.chassis.ids import deterministic_id
 from services.chassis.names import NamePattern
 from services.publishing.model.accounts import Account, handle_of
-from services.publishing.model.deliveries import Delivery, DeliveryState, Rule
+from services.publishing.model.deliveries import Delivery, DeliveryState, Restoration, Rule
 from services.publishing.model.publications import (
     PlanEntry,
     Publication,
@@ -178,3 +178,8 @@ def after_answer(interaction: Interaction, delivery: Delivery, now: datetime) ->
     """The interaction after its answer ended: answered, or open again if the answer never went out."""
     state = InteractionState.ANSWERED if delivery.state is DeliveryState.PUBLISHED else InteractionState.NEW
     return replace(interaction, state=state, update_time=now)
+
+
+def may_have_been_answered(interaction: Interaction, restoration: Restoration) -> bool:
+    """Whether somebody may have answered an interaction before the database was restored, unknown to it."""
+    return interaction.interaction_time <= restoration.until

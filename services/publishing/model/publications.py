@@ -9,7 +9,14 @@ from services.chassis.errors import FieldViolation, Kind, ServiceError, invalid,
 from services.chassis.ids import deterministic_id
 from services.chassis.names import NamePattern
 from services.publishing.model.accounts import ACCOUNT, Account, AccountState, handle_of
-from services.publishing.model.deliveries import FINAL, Delivery, DeliveryState, Rule, idempotency_key
+from services.publishing.model.deliveries import (
+    FINAL,
+    Delivery,
+    DeliveryState,
+    Restoration,
+    Rule,
+    idempotency_key,
+)
 
 ENTERPRISE = NamePattern("enterprises/{enterprise}")
 PUBLICATION = NamePattern("enterprises/{enterprise}/publications/{publication}")
@@ -278,4 +285,16 @@ def new_delivery(
         update_time=now,
         in_reply_to=in_reply_to,
         traceparent=traceparent,
+    )
+
+
+def may_have_gone_out(publication: Publication, restoration: Restoration) -> bool:
+    """
+    Whether a publication whose deliveries are made now may have had them before the database was restored.
+
+    It is in the backup; and it was due by then, or was only a draft, which somebody may have scheduled meanwhile.
+    """
+    due = publication.schedule_time is not None and publication.schedule_time <= restoration.until
+    return publication.create_time <= restoration.until and (
+        due or publication.update_time > restoration.since
     )

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from services.publishing.model.accounts import Account, AccountState, NetworkClass
-from services.publishing.model.deliveries import Delivery, Posted, Timeline, TimelinePost
+from services.publishing.model.deliveries import (
+    Delivery,
+    Posted,
+    Rule,
+    Timeline,
+    TimelinePost,
+    idempotency_key,
+)
 from services.publishing.model.publications import Publication, PublicationState
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -42,6 +49,23 @@ def make_publication(**changes: object) -> Publication:
         "update_time": NOON,
     }
     return Publication(**(values | changes))  # type: ignore[arg-type]
+
+
+def make_delivery(**changes: object) -> Delivery:
+    name = changes.get("name", f"{ENTERPRISE}/publications/p/deliveries/d")
+    values: dict[str, object] = {
+        "name": name,
+        "enterprise": ENTERPRISE,
+        "publication": f"{ENTERPRISE}/publications/p",
+        "account": f"{ENTERPRISE}/accounts/a",
+        "text": "Hello",
+        "rule": Rule.SAME,
+        "key": idempotency_key(str(name), revision=1),
+        "due_time": NOON,
+        "create_time": NOON,
+        "update_time": NOON,
+    }
+    return Delivery(**(values | changes))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -74,6 +75,13 @@ class Senders:
         self._running.append(process)
         return process
 
+    def restored(self, since: datetime) -> None:
+        """What an ops person runs after a restoration."""
+        subprocess.run(
+            [sys.executable, "-m", "services.publishing", "restored", "--since", since.isoformat()],
+            cwd=ROOT, env=self._environment, check=True,
+        )  # fmt: skip
+
     def close(self) -> None:
         for process in self._running:
             process.kill()
@@ -96,14 +104,52 @@ class World:
         self.accounts = accounts
 
     def publish(self, text: str, delay: timedelta | None = None) -> str:
+        name = self.draft(text, delay)
+        self.schedule(name)
+        self.materialise(name)
+        return name
+
+    def draft(self, text: str, delay: timedelta | None = None) -> str:
         with self.database.transaction(TENANT) as tx:
-            draft = usecases.create_publication(
+            return usecases.create_publication(
                 tx, ENTERPRISE, text=text, variants=(), accounts=(), exclude_accounts=(),
                 schedule_time=tx.now + delay if delay else None,
-            )  # fmt: skip
-            usecases.schedule_publication(tx, ENTERPRISE, draft.name, None)
-            usecases.materialise(tx, ENTERPRISE, draft.name)
-        return draft.name
+            ).name  # fmt: skip
+
+    def schedule(self, name: str) -> None:
+        with self.database.transaction(TENANT) as tx:
+            usecases.schedule_publication(tx, ENTERPRISE, name, None)
+
+    def materialise(self, name: str) -> None:
+        with self.database.transaction(TENANT) as tx:
+            usecases.materialise(tx, ENTERPRISE, name)
+
+    def back_up(self) -> datetime:
+        """Copy all rows; returns when."""
+        since = datetime.now(UTC)
+        with psycopg.connect(self.database.admin_url) as connection:
+            connection.execute("create schema backup")
+            for table in self._tables(connection):
+                connection.execute(f"create table backup.{table} as table publishing.{table}")  # type: ignore[arg-type]
+        return since
+
+    def restore(self) -> None:
+        """All rows as they were."""
+        with psycopg.connect(self.database.admin_url) as connection:
+            for table in self._tables(connection):
+                connection.execute(f"truncate publishing.{table}")  # type: ignore[arg-type]
+                connection.execute(
+                    f"insert into publishing.{table} overriding system value table backup.{table}"  # type: ignore[arg-type]
+                )
+
+    @staticmethod
+    def _tables(connection: psycopg.Connection) -> list[str]:
+        return [
+            name
+            for (name,) in connection.execute(
+                "select tablename from pg_tables where schemaname = 'publishing'"
+            )
+        ]
 
     def deliveries(self) -> list[Delivery]:
         with self.database.transaction(TENANT) as tx:
@@ -316,6 +362,57 @@ def test_sender__question__comes_in_and_is_answered_once(
 
     answers = [each for each in world.sandbox.posts() if each["in_reply_to_id"]]
     assert [(each["account"], each["text"]) for each in answers[1:]] == [("tianshan", "@li-na Come and see!")]
+
+
+@pytest.mark.parametrize("mended", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_sender__database_restored__exactly_once(
+    world: World, eventually: Callable[..., object], mode: str, *, mended: bool
+) -> None:
+    """
+    The backup knows deliveries as waiting, as under way, and not at all; all were sent after it.
+
+    Without the command a network that ignores keys gets them twice, or this test would prove nothing.
+    """
+    world.publish("Before the backup")
+    killed = world.senders.start("sending_committed:kill")
+    assert killed.wait(PATIENCE) == -signal.SIGKILL
+    world.publish("The same text")
+    world.publish("The same text")
+    scheduled, draft = world.draft("Scheduled"), world.draft("Draft")
+    world.schedule(scheduled)
+    since = world.back_up()
+    world.materialise(scheduled)
+    world.schedule(draft)
+    world.materialise(draft)
+    sender = world.senders.start()
+    eventually(world.done, PATIENCE)
+    sender.terminate()
+    assert sender.wait(PATIENCE) == 0
+
+    world.restore()
+    assert Counter(each.state for each in world.deliveries()) == {"SENDING": 4, "QUEUED": 8}
+    if mended:
+        world.senders.restored(since)
+    world.materialise(scheduled)
+    world.schedule(draft)
+    world.materialise(draft)
+    world.publish("After the restoration")
+    world.senders.start()
+    eventually(world.done, PATIENCE)
+
+    texts = [
+        "Before the backup",
+        "The same text",
+        "The same text",
+        "Scheduled",
+        "Draft",
+        "After the restoration",
+    ]
+    if mended or mode == "honours":
+        world.assert_exactly_once(texts)
+    else:
+        with pytest.raises(AssertionError):
+            world.assert_exactly_once(texts)
 
 
 @pytest.mark.parametrize("mode", ["honours"], indirect=True)
