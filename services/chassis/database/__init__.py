@@ -17,7 +17,7 @@ Rules for those who write SQL:
 from services.chassis.database.follow import Follower, Listener, Subscription
 from services.chassis.database.migration import MigrationError, migrate
 from services.chassis.database.pool import Database
-from services.chassis.database.retention import purge, purge_changes
+from services.chassis.database.retention import purge, purge_changes, retell
 from services.chassis.database.scope import PLATFORM, PUBLIC, Scope, Tenant
 from services.chassis.database.transaction import CALLER, Change, Transaction
 
@@ -37,4 +37,5 @@ __all__ = [
     "migrate",
     "purge",
     "purge_changes",
+    "retell",
 ]

@@ -1,4 +1,4 @@
-"""Removing what has served its time."""
+"""How long things are kept: removing what has served its time, and telling anew what has not."""
 
 from datetime import datetime, timedelta
 from typing import LiteralString
@@ -10,6 +10,9 @@ SENT_KEPT = timedelta(days=7)
 
 RECEIVED_KEPT = timedelta(days=30)
 """How long a handled event is remembered; longer than any dead letter is replayed after."""
+
+RETOLD = RECEIVED_KEPT - SENT_KEPT
+"""The age up to which an event may be told anew: in the week until it arrives no handler forgets that it had it."""
 
 BATCH = 10_000
 """The most rows that one call removes from one table: no call holds locks for long."""
@@ -46,6 +49,18 @@ def purge(tx: Transaction, now: datetime) -> int:
     Returns how many rows went. Call it again, in a new transaction, while that is not 0.
     """
     return sum(tx.execute(delete, (now - kept, BATCH)).rowcount for delete, kept in _PURGES)
+
+
+def retell(tx: Transaction, since: datetime) -> int:
+    """
+    Have the relay tell anew, in their order, the events that it has told since a time; needs the scope PLATFORM.
+
+    Whoever has handled one does nothing. Events older than `RETOLD` stay told, because that would not be sure.
+
+    Returns how many will be told anew.
+    """
+    update = "update outbox set sent_time = null where sent_time >= %s and time > %s"
+    return tx.execute(update, (since, tx.now - RETOLD)).rowcount
 
 
 def purge_changes(tx: Transaction, log: str, before: datetime) -> int:

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from services.chassis.database import PLATFORM, Tenant, purge, purge_changes
+from services.chassis.database import PLATFORM, Tenant, purge, purge_changes, retell
 from services.chassis.tests.database.samples import Note, NoteWritten, WriteNoteRequest
 
 ACME = Tenant("enterprises/acme")
@@ -80,3 +80,42 @@ def test_purge_changes__of_one_log(database, clock):
         assert purge_changes(tx, "a", clock.now()) == 1
         assert [change.key for change in tx.changes("a", after=0)] == ["new"]
         assert len(tx.changes("b", after=0)) == 1
+
+
+def test_retell__what_was_told_since(database, clock):
+    """What was told since then is unsent again, under the same ids and in its order; what was told before stays."""
+    with database.transaction(ACME) as tx:
+        for number in range(4):
+            tx.emit(NoteWritten(), subject=f"{number}")
+        tx.execute("update outbox set sent_time = %s where subject = '0'", (tx.now,))
+    clock.advance(timedelta(hours=1))
+    with database.transaction(PLATFORM) as tx:
+        tx.execute("update outbox set sent_time = %s where subject in ('1', '2')", (tx.now,))
+
+    with database.transaction(PLATFORM) as tx:
+        assert retell(tx, clock.now() - timedelta(minutes=30)) == 2
+        unsent = tx.execute("select subject from outbox where sent_time is null order by sequence")
+        assert [row["subject"] for row in unsent] == ["1", "2", "3"]
+        assert retell(tx, clock.now() - timedelta(days=7)) == 1
+
+
+def test_retell__again_and_again_is_known_to_handlers(database, clock):
+    """However often an event is told anew, the handler that had it knows it for a week after the last time."""
+    with database.transaction(ACME) as tx:
+        event_id = tx.emit(NoteWritten(), subject="s")
+        tx.record_event("h", event_id)
+    retold = 0
+    for _day in range(40):
+        with database.transaction(PLATFORM) as tx:
+            tx.execute("update outbox set sent_time = %s where sent_time is null", (tx.now,))
+        clock.advance(timedelta(days=1))
+        purge_at(database, clock)
+        with database.transaction(PLATFORM) as tx:
+            count = retell(tx, clock.now() - timedelta(days=30))
+        if count:
+            retold += count
+            clock.advance(timedelta(days=7))
+            purge_at(database, clock)
+            assert rows(database, "inbox") == 1
+            clock.advance(timedelta(days=-7))
+    assert retold == 22

@@ -1,0 +1,1 @@
+"""RabbitMQ as definitions: what is rendered, applied and checked; see README.md."""
