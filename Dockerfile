@@ -47,6 +47,6 @@ COPY --from=code /app /app
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NUMERATOR_VERSION=$VERSION
 WORKDIR /app
 USER 10001:10001
-HEALTHCHECK --interval=3s --timeout=3s --start-period=90s --retries=3 CMD ["ready", "9464"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=90s --retries=3 CMD ["ready", "9464"]
 ENTRYPOINT ["python", "-m"]
 CMD ["gateway"]

@@ -97,19 +97,40 @@ class Stack:
         found = self.compose("ps", "--quiet", "--no-trunc", *(["--all"] if every else []), service).split()
         return sorted(found, key=lambda each: str(self.inspect(each)["Created"]))
 
+    def addresses(self, service: str, network: str) -> list[str]:
+        """Where this machine, and no other, reaches a service's containers on one of the stack's networks."""
+        found = [self.inspect(each)["NetworkSettings"]["Networks"] for each in self.containers(service)]
+        return [each[f"{self.project}_{network}"]["IPAddress"] for each in found]
+
     def wait_healthy(self, containers: Iterable[str], timeout: float = TIMEOUT) -> None:
-        """Wait until these containers are healthy, or run where they have no check. Raises StackError."""
+        """
+        Wait until these containers are healthy, or run where they have no check. Raises StackError.
+
+        Asks by itself: the engine does so seldom, because each time costs a process.
+        """
         deadline = time.monotonic() + timeout
         for container in containers:
-            while True:
+            while not self._healthy(container):
                 state = self.inspect(container)["State"]
-                health = state.get("Health", {}).get("Status", "healthy")
-                if state["Running"] and health == "healthy":
-                    break
-                if time.monotonic() > deadline or state["Status"] in {"exited", "dead"}:
+                if time.monotonic() > deadline or state["Status"] == "dead":
                     log = self.docker("logs", "--tail", "20", container)
-                    raise StackError(f"{container[:12]} is {state['Status']}, {health}; its log ends:\n{log}")
+                    raise StackError(
+                        f"{container[:12]} is {state['Status']}, not healthy; its log ends:\n{log}"
+                    )
                 time.sleep(0.3)  # between two looks; the deadline ends them
+
+    def _healthy(self, container: str) -> bool:
+        found = self.inspect(container)
+        if not found["State"]["Running"]:
+            return False
+        kind, *command = found["Config"].get("Healthcheck", {"Test": ["NONE"]})["Test"]
+        if kind == "NONE":
+            return True
+        try:
+            self.docker("exec", container, *command)
+        except StackError:
+            return False
+        return True
 
     def inspect(self, container: str) -> dict[str, Any]:
         """All that the engine knows of a container."""

@@ -25,15 +25,9 @@ def kill(stack: Stack, container: str) -> None:
     """As the kernel kills: `docker kill` would count as a wish, after which the engine starts nothing."""
     pid = str(stack.inspect(container)["State"]["Pid"])
     stack.docker(
-        "run",
-        "--rm",
-        "--pid=host",
-        "--user=0:0",
-        "--entrypoint=kill",
-        stack.settings.numerator_image,
-        "-KILL",
-        pid,
-    )
+        "run", "--rm", "--pid=host", "--user=0:0", "--entrypoint=bash", stack.settings.numerator_image,
+        "-c", f"kill -KILL {pid}",
+    )  # fmt: skip
 
 
 def restarts(stack: Stack, container: str) -> int:
