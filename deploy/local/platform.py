@@ -6,6 +6,7 @@ The whole platform in one folder: start it, watch it, break it, stop it.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import psutil
 from deploy.local.keys import Keys
 from deploy.local.postgres import Postgres
 from deploy.local.programs import Ports, Program, Stage, programs, servers
-from deploy.local.rabbitmq import RabbitMQ
+from deploy.local.rabbitmq import ADMINISTRATOR, RabbitMQ
 from deploy.local.server import alive, poll, tail
 from deploy.local.settings import LocalSettings
 from deploy.local.stubs import ROOT
@@ -89,7 +90,13 @@ class Platform:
 
         elsewhere = LocalSettings()
         postgres = Postgres(self.home / "postgres", self.ports.postgres)
-        rabbitmq = RabbitMQ(self.home / "rabbitmq", self.ports.amqp, self.ports.epmd, self.ports.dist)
+        rabbitmq = RabbitMQ(
+            self.home / "rabbitmq",
+            self.ports.amqp,
+            self.ports.epmd,
+            self.ports.dist,
+            definitions=self._definitions,
+        )
         self.postgres = None if elsewhere.database_url else postgres
         self.rabbitmq = None if elsewhere.amqp_url else rabbitmq
         self.database_url = (
@@ -101,7 +108,12 @@ class Platform:
             for program in [
                 *servers(self.postgres, self.rabbitmq),
                 *programs(
-                    self.home, self.ports, self.keys, database_url=self.database_url, amqp_url=self.amqp_url
+                    self.home,
+                    self.ports,
+                    self.keys,
+                    database_url=self.database_url,
+                    amqp_url=self.amqp_url,
+                    broker_users=self.rabbitmq is not None,
                 ),
             ]
         }
@@ -252,6 +264,17 @@ class Platform:
         return {**self.extra_env, **self.programs[program].environment}
 
     # ---- inside
+
+    def _definitions(self, password: str) -> str:
+        """What our broker loads when it starts, as production's does."""
+        # Late: it reads the services' workers, which takes a second.
+        from deploy.rabbitmq.definitions import hash_passwords, make_definitions, user_names
+
+        passwords = {
+            ADMINISTRATOR: password,
+            **{user: self.keys.broker_password(user) for user in user_names()},
+        }
+        return json.dumps(make_definitions(hash_passwords(passwords, {}), ADMINISTRATOR))
 
     def _names(self, stage: Stage) -> list[str]:
         return [program.name for program in self.programs.values() if program.stage is stage]

@@ -94,8 +94,25 @@ def servers(postgres: Postgres | None, rabbitmq: RabbitMQ | None) -> list[Progra
     return found
 
 
-def programs(home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_url: str) -> list[Program]:
-    """Everything of ours. `database_url` is the administrator's; each service gets its own role in it."""
+def programs(
+    home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_url: str, broker_users: bool
+) -> list[Program]:
+    """
+    Everything of ours.
+
+    Args:
+        home: Where programs keep their files.
+        ports: Who listens where.
+        keys: The secrets.
+        database_url: The administrator's; each service gets its own role in it.
+        amqp_url: The administrator's.
+        broker_users: Whether each service and the gateway are users of the broker's; else all are the administrator.
+
+    """
+
+    def amqp_url_of(user: str) -> str:
+        return _as_role(amqp_url, user, keys.broker_password(user)) if broker_users else amqp_url
+
     found = [
         Program(
             name="sandbox", stage=Stage.SERVICES, command=_python("deploy.sandbox"),
@@ -105,7 +122,7 @@ def programs(home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_ur
         Program(
             name="gateway", stage=Stage.SERVICES, command=_python("gateway"),
             environment={
-                "AMQP_URL": amqp_url,
+                "AMQP_URL": amqp_url_of("gateway"),
                 "GATEWAY_LISTEN": f"127.0.0.1:{ports.gateway}",
                 "GATEWAY_PUBLIC_URL": f"http://127.0.0.1:{ports.gateway}",
                 "GATEWAY_METRICS_PORT": str(ports.metrics("gateway")),
@@ -119,7 +136,7 @@ def programs(home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_ur
     for service in SERVICES:
         prefix = service.upper()
         common = {
-            "AMQP_URL": amqp_url,
+            "AMQP_URL": amqp_url_of(service),
             "PRINCIPAL_PUBLIC_KEY_FILE": str(keys.gateway_public),
             f"{prefix}_DATABASE_URL": _as_role(database_url, service, keys.database_password(service)),
             f"{prefix}_GRPC_ADDRESS": f"127.0.0.1:{ports.grpc(service)}",
@@ -129,7 +146,7 @@ def programs(home: Path, ports: Ports, keys: Keys, *, database_url: str, amqp_ur
             Program(
                 name=f"{service}-migrate", stage=Stage.MIGRATIONS,
                 command=_python(f"services.{service}", "migrate"),
-                environment=common | {"DATABASE_ADMIN_URL": database_url},
+                environment=common | {"DATABASE_ADMIN_URL": database_url, "AMQP_URL": amqp_url},
             )
         )  # fmt: skip
         for process in ("api", "worker", "sender") if service == "publishing" else ("api", "worker"):

@@ -3,12 +3,14 @@
 import os
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from deploy.local.server import Server, ServerError
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one in /usr/sbin insists on the system's user
 
+ADMINISTRATOR = "numerator"
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = b"\x01"
 
@@ -22,19 +24,30 @@ class RabbitMQ(Server):
         port: Where it speaks AMQP.
         epmd_port: Its epmd's.
         dist_port: Where its own command-line tools find it.
+        definitions: Tells, when asked with the administrator's password, what it loads at every start, as JSON; see
+            `deploy.rabbitmq`. Without, it knows the administrator alone.
 
     """
 
     process_name = "beam.smp"
 
-    def __init__(self, home: Path, port: int, epmd_port: int, dist_port: int) -> None:
+    def __init__(
+        self,
+        home: Path,
+        port: int,
+        epmd_port: int,
+        dist_port: int,
+        *,
+        definitions: Callable[[str], str] | None = None,
+    ) -> None:
         super().__init__(home, port)
         self.epmd_port = epmd_port
         self.dist_port = dist_port
+        self._definitions = definitions
 
     @property
     def url(self) -> str:
-        return f"amqp://numerator:{self.password()}@127.0.0.1:{self.port}/%2F"
+        return f"amqp://{ADMINISTRATOR}:{self.password()}@127.0.0.1:{self.port}/%2F"
 
     @property
     def node(self) -> str:
@@ -51,7 +64,7 @@ class RabbitMQ(Server):
             self.place / "rabbitmq.conf",
             f"""\
 listeners.tcp.1 = 127.0.0.1:{self.port}
-default_user = numerator
+default_user = {ADMINISTRATOR}
 default_pass = {self.password()}
 heartbeat = 30
 channel_max = 256
@@ -61,12 +74,20 @@ disk_free_limit.absolute = 200MB
 log.file = false
 log.console = true
 log.console.use_colors = off
+{self._load_definitions()}
 """,
         )
         self.write(self.place / "enabled_plugins", "[].")
         cookie = self.place / ".erlang.cookie"
         if not cookie.exists():
             self.write(cookie, self.password())
+
+    def _load_definitions(self) -> str:
+        if self._definitions is None:
+            return ""
+        path = self.place / "definitions.json"
+        self.write(path, self._definitions(self.password()))
+        return f"load_definitions = {path}"
 
     def command(self) -> list[str]:
         return [str(PROGRAM)]

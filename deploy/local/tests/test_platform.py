@@ -3,6 +3,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -11,7 +12,7 @@ from deploy.local import platform as platform_module
 from deploy.local.keys import Keys
 from deploy.local.platform import Platform, PlatformError
 from deploy.local.probes import listening
-from deploy.local.programs import Ports, Program, Stage, programs
+from deploy.local.programs import SERVICES, Ports, Program, Stage, programs
 from deploy.local.server import alive, poll
 from deploy.local.supervisor import SupervisorError
 
@@ -182,8 +183,9 @@ def test_programs__no_port_is_given_twice(tmp_path: Path) -> None:
     """Of all ports in the table, each belongs to one program, and all lie in the fifty from the base."""
     ports = Ports(9000)
     table = programs(
-        tmp_path, ports, Keys(tmp_path), database_url="postgresql://a:b@h/d", amqp_url="amqp://h"
-    )
+        tmp_path, ports, Keys(tmp_path),
+        database_url="postgresql://a:b@h/d", amqp_url="amqp://h", broker_users=False,
+    )  # fmt: skip
     services = [each.name for each in table if each.stage is Stage.SERVICES and each.name != "sandbox"]
 
     used = [ports.gateway, ports.sandbox, ports.postgres, ports.amqp, ports.epmd, ports.dist]
@@ -196,18 +198,25 @@ def test_programs__no_port_is_given_twice(tmp_path: Path) -> None:
 
 
 def test_programs__only_migrations_may_administer(tmp_path: Path) -> None:
-    """The administrator's password is given to migrations alone; each service gets its own role's."""
+    """The administrators' passwords are given to migrations alone; each service gets its own role's and user's."""
     table = programs(
         tmp_path,
         Ports(9000),
         Keys(tmp_path),
         database_url="postgresql://boss:hush@h:1/d",
-        amqp_url="amqp://h",
+        amqp_url="amqp://boss:quiet@h:2/%2F",
+        broker_users=True,
     )
 
-    knowing = {each.name for each in table if "hush" in str(each.environment)}
-
-    assert knowing == {each.name for each in table if each.stage is Stage.MIGRATIONS}
+    for password in ("hush", "quiet"):
+        knowing = {each.name for each in table if password in str(each.environment)}
+        assert knowing == {each.name for each in table if each.stage is Stage.MIGRATIONS}
+    users = {
+        urlsplit(each.environment["AMQP_URL"]).username
+        for each in table
+        if each.stage is Stage.SERVICES and each.name != "sandbox"
+    }
+    assert users == {*SERVICES, "gateway"}
     api = next(each for each in table if each.name == "accounts-api")
     assert api.environment["ACCOUNTS_DATABASE_URL"].startswith("postgresql://accounts:")
     assert api.environment["ACCOUNTS_DATABASE_URL"].endswith("@h:1/d")
