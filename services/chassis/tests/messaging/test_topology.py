@@ -6,6 +6,7 @@ from numerator.events.v1.accounts_pb2 import AccountUnbound, EnterpriseVerified
 
 from services.chassis.messaging import topology
 from services.chassis.messaging.publisher import Outcome, Outgoing, Publisher
+from services.chassis.testing.servers import ROOT
 from services.chassis.tests.messaging.helpers import BOUND, UNBOUND, Broker, wire
 from services.chassis.tests.messaging.sample import Worker
 
@@ -24,6 +25,24 @@ def test_declare__again(broker: Broker) -> None:
     broker.put(UNBOUND, body, **properties)
     topology.declare_topology(broker.url, Worker)
     assert broker.length(UNBOUND) == 1
+
+
+def test_ensure__what_is_missing(broker: Broker) -> None:
+    """A process that may declare makes a broker whole that has lost a queue."""
+    channel = broker.channel()
+    channel.queue_delete(UNBOUND)
+    channel.queue_unbind(BOUND, topology.EVENTS, "accounts.account.bound")
+    topology.ensure_topology(broker.url, Worker)
+    channel.basic_publish(topology.EVENTS, "accounts.account.bound", b"body", mandatory=True)
+    assert (broker.length(UNBOUND), broker.length(BOUND)) == (0, 1)
+    channel.connection.close()
+
+
+def test_worker_classes__of_all_services() -> None:
+    """Who has a worker is found without being named anywhere."""
+    found = {each.name for each in topology.worker_classes()}
+    assert found == {path.parent.name for path in (ROOT / "services").glob("*/worker.py")}
+    assert "publishing" in found
 
 
 def test_delay__full_jitter() -> None:
