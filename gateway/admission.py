@@ -23,6 +23,7 @@ from openfeature.flag_evaluation import FlagResolutionDetails, FlagValueType, Re
 from openfeature.provider import AbstractProvider
 from openfeature.provider.metadata import Metadata
 
+from gateway import metrics
 from gateway.errors import Problem
 
 T = TypeVar("T")
@@ -254,6 +255,7 @@ class Admissions:
         """Whether `enterprise` is admitted. Raises 503 `ADMISSIONS_UNKNOWN` while there is no snapshot at all."""
         snapshot = self.snapshots.current
         if snapshot is None:
+            _count("REFUSED", "ADMISSIONS_UNKNOWN")
             raise Problem(
                 503,
                 "ADMISSIONS_UNKNOWN",
@@ -273,6 +275,7 @@ class Admissions:
     def require(self, flag: str, enterprise: str | None) -> None:
         """Let an admitted enterprise pass. Raises 403 `NOT_ADMITTED` with the reason and the next step, or 503."""
         if enterprise is None:
+            _count("REFUSED", "NO_ENTERPRISE")
             raise Problem(
                 403,
                 "NOT_ADMITTED",
@@ -281,7 +284,10 @@ class Admissions:
             )
         decision = self.decide(flag, enterprise)
         if not decision.admitted:
-            raise _not_admitted(flag, enterprise, decision.admission)
+            problem = _not_admitted(flag, enterprise, decision.admission)
+            _count("REFUSED", problem.metadata["reason"])
+            raise problem
+        _count("ADMITTED", "")
 
 
 def context_of(enterprise: str, admission: Admission | None) -> EvaluationContext:
@@ -290,6 +296,10 @@ def context_of(enterprise: str, admission: Admission | None) -> EvaluationContex
     return EvaluationContext(
         enterprise, {"enterprise": enterprise, "admission": {"state": state, "stage": stage}}
     )
+
+
+def _count(outcome: str, reason: str) -> None:
+    metrics.admissions.add(1, {"outcome": outcome, "reason": reason})
 
 
 def _not_admitted(flag: str, enterprise: str, admission: Admission | None) -> Problem:

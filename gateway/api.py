@@ -19,6 +19,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway import metrics
 from gateway.admission import Admissions
 from gateway.backends import Backends
 from gateway.catalogue import Method, Shape
@@ -211,6 +212,8 @@ class Api:
     ) -> AsyncIterator[bytes]:
         following: asyncio.Future[Message | None] = first
         stopping = asyncio.ensure_future(self._stopping.wait())
+        going = {"rpc.method": method.rpc_path.lstrip("/")}
+        metrics.streams.add(1, going)
         try:
             yield b"retry: 1000\n\n"
             while True:
@@ -238,6 +241,7 @@ class Api:
                 yield _event("message", render_json(message), last)
                 following = asyncio.ensure_future(_next(call))
         finally:
+            metrics.streams.add(-1, going)
             call.cancel()
             stopping.cancel()
             following.cancel()

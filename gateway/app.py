@@ -13,7 +13,6 @@ import numerator
 from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.rollout.v1 import rollout_pb2 as rollout
-from opentelemetry.metrics import CallbackOptions, Observation, get_meter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,6 +35,7 @@ from gateway.settings import GatewaySettings
 from gateway.snapshots import SnapshotFile, SnapshotIntake, SnapshotPull, SnapshotPush
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.ids import new_id
+from services.chassis.metrics import gauge
 from services.chassis.principal import PrincipalSigner
 
 API_VERSION = "v1"
@@ -157,20 +157,16 @@ class Gateway:
             await self._backends.close()
 
     def _measure(self, intake: SnapshotIntake) -> None:
-        def version(_options: CallbackOptions) -> list[Observation]:
-            return [Observation(self.snapshots.current.version if self.snapshots.current else -1)]
-
-        meter = get_meter("numerator")
-        meter.create_observable_gauge(
+        gauge(
             "numerator.gateway.snapshot.version",
-            [version],
-            description="The snapshot that is served; -1: none.",
+            "The snapshot that is served; -1: none.",
+            lambda: [(self.snapshots.current.version if self.snapshots.current else -1, {})],
         )
-        meter.create_observable_gauge(
+        gauge(
             "numerator.gateway.snapshot.staleness",
-            [lambda _options: [Observation(intake.staleness())]],
+            "Time since the snapshot was last known to be the newest.",
+            lambda: [(intake.staleness(), {})],
             unit="s",
-            description="Time since the snapshot was last known to be the newest.",
         )
 
     async def _get_snapshot(self, request: rollout.GetSnapshotRequest) -> rollout.Snapshot:

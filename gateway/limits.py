@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from starlette.types import Receive
 
+from gateway import metrics
 from gateway.errors import Problem
 
 _MOST_KEYS = 100_000
@@ -59,13 +60,16 @@ class RequestLimits:
     @contextmanager
     def request(self, credential: str, tenant: str) -> Iterator[None]:
         """Hold a place for one request. Raises 429 `RATE_LIMITED` or `TOO_MANY_AT_ONCE`."""
-        for buckets, key in ((self._credentials, credential), (self._tenants, tenant)):
+        limits = (("credential", self._credentials, credential), ("tenant", self._tenants, tenant))
+        for limit, buckets, key in limits:
             wait = buckets.take(key)
             if wait is not None:
+                metrics.limited.add(1, {"limit": limit})
                 raise Problem(
                     429, "RATE_LIMITED", f"{key} asks more often than is allowed; slow down", retry_after=wait
                 )
         if self._running[tenant] >= self._most:
+            metrics.limited.add(1, {"limit": "concurrency"})
             raise Problem(
                 429,
                 "TOO_MANY_AT_ONCE",

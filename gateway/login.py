@@ -13,6 +13,7 @@ from numerator.options.v1 import options_pb2
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from gateway import metrics
 from gateway.errors import Problem, invalid, whole_seconds
 from gateway.identity import CLIENT_LIFETIME, MEMBER_LIFETIME, AccessTokens
 from gateway.limits import Body, TokenBuckets
@@ -122,6 +123,7 @@ class Login:
         waits = [self._by_address.take(address), self._by_account.take(account)]
         wait = max((each for each in waits if each is not None), default=None)
         if wait is not None:
+            metrics.limited.add(1, {"limit": "login"})
             raise Problem(
                 429,
                 "TOO_MANY_LOGINS",

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable
 
 import structlog
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import metrics
 from gateway.errors import Problem, internal, problem_response
 from gateway.limits import ClientGoneError
 from services.chassis.ids import new_id
@@ -33,9 +34,6 @@ class Observe:
         self._app = app
         self._leaving = leaving
         self._tracer = trace.get_tracer("numerator")
-        self._duration = metrics.get_meter("numerator").create_histogram(
-            "http.server.request.duration", unit="s", description="How long HTTP requests took."
-        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -43,7 +41,9 @@ class Observe:
         request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
         method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
         status = 0
+        going = {"http.request.method": method, "url.scheme": scope["scheme"]}
         began = time.monotonic()
+        metrics.active.add(1, going)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -82,22 +82,19 @@ class Observe:
                     raise  # The answer has begun: only a broken connection tells that it is not whole.
                 await problem_response(internal(), scope["path"])(scope, receive, answer)
             finally:
+                metrics.active.add(-1, going)
                 route = scope.get("route_template", "")
                 seconds = time.monotonic() - began
                 span.update_name(f"{method} {route}".strip())
                 span.set_attribute("http.response.status_code", status)
-                attributes = {
-                    "http.request.method": method,
-                    "http.response.status_code": status,
-                    "url.scheme": scope["scheme"],
-                }
+                attributes = {**going, "http.response.status_code": status}
                 if route:
                     attributes["http.route"] = route
                     span.set_attribute("http.route", route)
                 if status >= 500:  # noqa: PLR2004 -- a server's error
                     attributes["error.type"] = str(status)
                     span.set_status(trace.StatusCode.ERROR)
-                self._duration.record(seconds, attributes)
+                metrics.requests.record(seconds, attributes)
                 # Probes ask several times a second, and say nothing new.
                 level = _log.debug if route in _PROBES else _log.info
                 level(

@@ -11,7 +11,7 @@ from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.accounts.v1 import accounts_pb2_grpc as pb_grpc
 from pydantic import SecretStr
 
-from services.accounts import convert, store
+from services.accounts import convert, metrics, store
 from services.accounts.credentials import hash_password
 from services.accounts.model import (
     ENTERPRISE_NAME,
@@ -208,14 +208,15 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
     def AuthenticateMember(
         self, request: pb.AuthenticateMemberRequest, context: grpc.ServicerContext
     ) -> pb.Identity:
-        with self._database.transaction(current_call().scope) as tx:
-            login = people.find_login(tx, request.email)
-        return convert.identity(people.authenticate_member(login, SecretStr(request.password)))
+        with metrics.login("MEMBER"):
+            with self._database.transaction(current_call().scope) as tx:
+                login = people.find_login(tx, request.email)
+            return convert.identity(people.authenticate_member(login, SecretStr(request.password)))
 
     def AuthenticateClient(
         self, request: pb.AuthenticateClientRequest, context: grpc.ServicerContext
     ) -> pb.Identity:
-        with self._database.transaction(current_call().scope) as tx:
+        with metrics.login("CLIENT"), self._database.transaction(current_call().scope) as tx:
             identity = people.authenticate_client(
                 tx, self._platform_clients, request.client_id, SecretStr(request.client_secret)
             )

@@ -104,6 +104,12 @@ def list_enterprises(
     return [_enterprise(row) for row in rows]
 
 
+def count_enterprises(tx: Transaction) -> dict[str, int]:
+    """How many enterprises there are in each state of verification."""
+    rows = tx.execute("select verification, count(*) as count from enterprises group by verification")
+    return {row["verification"]: row["count"] for row in rows}
+
+
 def _enterprise(row: Row) -> Enterprise:
     return Enterprise(
         name=row["enterprise"],
@@ -274,6 +280,12 @@ def find_bound(tx: Transaction, enterprise: str, server: str, network_account_id
         (enterprise, server, network_account_id),
     ).fetchone()
     return _account(row) if row else None
+
+
+def count_accounts(tx: Transaction) -> list[tuple[str, str, int]]:
+    """How many accounts there are, by network and state."""
+    rows = tx.execute("select network, state, count(*) as count from accounts group by network, state")
+    return [(row["network"], row["state"], row["count"]) for row in rows]
 
 
 def list_accounts(

@@ -2,6 +2,7 @@
 
 from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
+from services.accounts import metrics
 from services.accounts.usecases import accounts
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
@@ -17,6 +18,11 @@ class Worker:
     def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
         if event.message.reason == "REAUTH_REQUIRED":
             accounts.require_reauthorization(tx, event.message.account, actor="publishing", told=event.time)
+
+    @every(seconds=10)
+    def measure(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            metrics.read(tx)
 
     @every(seconds=600)
     def purge(self, database: Database) -> None:

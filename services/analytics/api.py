@@ -3,7 +3,7 @@
 from numerator.analytics.v1 import analytics_pb2 as pb
 from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
 
-from services.analytics import store
+from services.analytics import metrics, store
 from services.analytics.columns import Columns
 from services.analytics.rpc import AnalyticsServicer
 from services.analytics.settings import Settings
@@ -41,6 +41,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     service = pb.DESCRIPTOR.services_by_name["AnalyticsService"]
     servicer = AnalyticsServicer(database, columns, facts.follower)
     server.add(pb_grpc.add_AnalyticsServiceServicer_to_server, servicer, service)
+    metrics.watch(columns)
     facts.follower.start()
     try:
         return server.serve()

@@ -8,12 +8,13 @@ import grpc
 from numerator.analytics.v1 import analytics_pb2 as pb
 from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
 
-from services.analytics import store, usecases
+from services.analytics import metrics, store, usecases
 from services.analytics.columns import Columns
 from services.analytics.model import METRICS, Question, fact_of_line
 from services.chassis import json_lines
 from services.chassis.database import Database, Follower
 from services.chassis.errors import Kind, ServiceError, invalid, not_found
+from services.chassis.metrics import timed
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 
@@ -73,14 +74,15 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
         )
         size = page_size(request.page_size, default=1_000, maximum=10_000)
         offset, until, fresh = self._page(request)
-        rows = self._columns.ask(
-            request.parent,
-            question,
-            until=until,
-            limit=size + 1,
-            offset=offset,
-            timeout=current_call().remaining(),
-        )
+        with timed(metrics.query):
+            rows = self._columns.ask(
+                request.parent,
+                question,
+                until=until,
+                limit=size + 1,
+                offset=offset,
+                timeout=current_call().remaining(),
+            )
         response = pb.QueryMetricsResponse(
             rows=[pb.MetricRow(dimensions=dimensions, values=values) for dimensions, values in rows[:size]],
             next_page_token=encode_token((offset + size, until, fresh), query=request)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from services.analytics import store
+from services.analytics import metrics, store
 from services.analytics.model import Fact, Kind, Post, event_id
 from services.chassis.database import Transaction
 from services.chassis.json_lines import MOST_PROBLEMS, LineProblem
@@ -41,6 +41,7 @@ def take_in(
     Where the file is cut into parts makes no difference: a line is judged by what came before it.
     """
     store.lock(tx, enterprise)
+    rejected = report.rejected.copy()
     posts = store.posts_known(tx, enterprise, {fact.post for _, fact in lines if isinstance(fact, Fact)})
     sound: list[Fact] = []
     for number, fact in lines:
@@ -64,8 +65,8 @@ def take_in(
     report.duplicates += len(sound) - len(accepted)
     report.parents.update(fact.parent for fact in accepted if fact.parent)
     store.save_posts(tx, enterprise, [posts[fact.post] for fact in accepted if fact.kind is Kind.POST])
-    if accepted:
-        store.append_facts(tx, enterprise, accepted)
+    metrics.rejected(tx, report.rejected - rejected, duplicates=len(sound) - len(accepted))
+    _append(tx, enterprise, accepted)
 
 
 def count_orphans(tx: Transaction, enterprise: str, report: Report) -> None:
@@ -85,9 +86,13 @@ def remember_post(tx: Transaction, enterprise: str, fact: Fact) -> None:
 
 def remember(tx: Transaction, enterprise: str, facts: Iterable[Fact]) -> None:
     """Facts that the platform itself tells; known ones change nothing."""
-    new = _new(tx, enterprise, facts)
-    if new:
-        store.append_facts(tx, enterprise, new)
+    _append(tx, enterprise, _new(tx, enterprise, facts))
+
+
+def _append(tx: Transaction, enterprise: str, facts: Sequence[Fact]) -> None:
+    if facts:
+        store.append_facts(tx, enterprise, facts)
+        metrics.taken_in(tx, facts)
 
 
 def _new(tx: Transaction, enterprise: str, facts: Iterable[Fact]) -> list[Fact]:

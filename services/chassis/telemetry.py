@@ -21,9 +21,8 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
-from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -60,7 +59,6 @@ EXPORT_SECONDS = 3.0
 SHUTDOWN_SECONDS = 5.0
 """How long a stopping process waits for its telemetry to be sent; what is left then is lost."""
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _PROPAGATOR = TraceContextTextMapPropagator()
 _SEVERITIES = {
     "DEBUG": SeverityNumber.DEBUG,
@@ -80,16 +78,15 @@ class Telemetry:
     A process's telemetry.
 
     Attributes:
-        tracer, meter: for own spans and instruments. Names: docs/telemetry.md.
-        tracer_provider: for tests, which add a processor of their own.
+        tracer: for own spans. Instruments are made by `metrics.py`.
+        tracer_provider, meter_provider: for tests, which add what is their own.
         probes: what answers /healthz and /readyz; the process says there when it is ready.
     """
 
     tracer: trace.Tracer
-    meter: metrics.Meter
     tracer_provider: TracerProvider
+    meter_provider: MeterProvider
     probes: Probes
-    _meter_provider: MeterProvider
     _logger_provider: LoggerProvider | None
     _log_export: logging.Handler | None
 
@@ -104,7 +101,7 @@ class Telemetry:
             logging.getLogger().removeHandler(self._log_export)
         # In threads that nobody has to wait for: with a silent collector the SDK's own shutdown takes far
         #     longer.
-        providers = [self.tracer_provider, self._meter_provider, self._logger_provider]
+        providers = [self.tracer_provider, self.meter_provider, self._logger_provider]
         threads = [
             threading.Thread(target=each.shutdown, daemon=True) for each in providers if each is not None
         ]
@@ -151,13 +148,6 @@ def start_telemetry(
         resource=resource,
         metric_readers=readers,
         shutdown_on_exit=False,
-        views=[
-            View(
-                instrument_type=Histogram,
-                instrument_unit="s",
-                aggregation=ExplicitBucketHistogramAggregation(_SECONDS),
-            )
-        ],
     )
     loggers: LoggerProvider | None = None
     log_export: logging.Handler | None = None
@@ -173,10 +163,9 @@ def start_telemetry(
     probes = Probes(registry, metrics_port)
     return Telemetry(
         tracer=tracers.get_tracer("numerator"),
-        meter=meters.get_meter("numerator"),
         tracer_provider=tracers,
+        meter_provider=meters,
         probes=probes,
-        _meter_provider=meters,
         _logger_provider=loggers,
         _log_export=log_export,
     )

@@ -12,7 +12,7 @@ from services.chassis.database import PLATFORM, Change, Database, Follower, Tran
 from services.chassis.names import enterprise_of
 from services.chassis.rpc.server import Server
 from services.chassis.telemetry import Telemetry
-from services.placement import store
+from services.placement import metrics, store
 from services.placement.engine import Engine, Fit, LivePlacement
 from services.placement.model import CampaignState
 from services.placement.rpc import PlacementServicer
@@ -95,6 +95,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     )
     service = pb.DESCRIPTOR.services_by_name["PlacementService"]
     server.add(pb_grpc.add_PlacementServiceServicer_to_server, servicer, service)
+    metrics.watch(engine)
     follower.start()
     try:
         return server.serve()

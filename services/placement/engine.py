@@ -109,6 +109,12 @@ class Engine:
         with self._lock:
             self._count(placement, person, decision, at + CAP_WINDOW)
 
+    def counts(self) -> dict[str, int]:
+        """How many campaigns, placements and people decisions are made from."""
+        with self._lock:
+            placements = sum(map(len, self._campaigns.values()))
+            return {"campaigns": len(self._campaigns), "placements": placements, "people": len(self._fits)}
+
     def decide(self, person: str, touchpoint: str, decision: str, now: datetime, life: timedelta) -> Choice:
         """Decide, and reserve the impression for `life` when it is a placement."""
         with self._lock:

@@ -12,11 +12,12 @@ from services.chassis.clock import Clock
 from services.chassis.database import Database, Tenant
 from services.chassis.errors import not_found
 from services.chassis.ids import new_id
+from services.chassis.metrics import timed
 from services.chassis.names import enterprise_of
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 from services.chassis.timestamps import stamp
-from services.placement import pages, usecases
+from services.placement import metrics, pages, usecases
 from services.placement.engine import Engine
 from services.placement.model import ENTERPRISE_NAME, Campaign, Creative, Module, Placement, Registration
 from services.placement.tokens import Token, Tokens
@@ -161,18 +162,21 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     # Decisions: memory only
 
     def Decide(self, request: pb.DecideRequest, context: grpc.ServicerContext) -> pb.Decision:
-        return self._decide(request, self._clock.now())
+        with timed(metrics.decision, views="one"):
+            return self._decide(request, self._clock.now())
 
     def DecideBatch(
         self, request: pb.DecideBatchRequest, context: grpc.ServicerContext
     ) -> pb.DecideBatchResponse:
         now = self._clock.now()
-        return pb.DecideBatchResponse(decisions=[self._decide(each, now) for each in request.requests])
+        with timed(metrics.decision, views="batch"):
+            return pb.DecideBatchResponse(decisions=[self._decide(each, now) for each in request.requests])
 
     def _decide(self, request: pb.DecideRequest, now: datetime) -> pb.Decision:
         person, decision = request.user.removeprefix("users/"), new_id()
         touchpoint = pb.Touchpoint.Name(request.touchpoint)
         choice = self._engine.decide(person, touchpoint, decision, now, self._life)
+        metrics.decided(choice)
         if choice.placement is None:
             return pb.Decision(
                 decision=decision, user=request.user, choice=pb.Decision.NONE, reasons=choice.reasons

@@ -11,7 +11,7 @@ from services.chassis.database import Transaction, purge_changes
 from services.chassis.errors import not_found
 from services.chassis.ids import deterministic_id, new_id
 from services.chassis.timestamps import stamp
-from services.placement import model, store
+from services.placement import metrics, model, store
 from services.placement.model import (
     AUDIENCE_NAME,
     CAMPAIGN_NAME,
@@ -194,6 +194,7 @@ def record_exposure(tx: Transaction, token: Token) -> datetime:
     )
     tx.emit(exposure, subject=token.placement, ordering_key=f"{token.placement} {token.person}")
     store.insert_exposure(tx, token.decision, token.placement, token.person)
+    metrics.exposed(tx, token.touchpoint)
     return tx.now
 
 
@@ -223,6 +224,7 @@ def register(tx: Transaction, token: Token, display_name: str) -> Registration:
         create_time=stamp(tx.now),
     )
     tx.emit(created, subject=registration.name)
+    metrics.registered(tx, token.touchpoint)
     return registration
 
 

@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 
 import psycopg
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 
 from services.chassis.clock import Clock, SystemClock
@@ -26,7 +26,7 @@ from services.chassis.probes import Pulse
 from services.chassis.readiness import Readiness
 from services.chassis.sealing import SealBrokenError, load_private_key, open_sealed
 from services.chassis.telemetry import Telemetry, restore_context
-from services.publishing import store, usecases
+from services.publishing import metrics, store, usecases
 from services.publishing.failpoints import FailPoints
 from services.publishing.model.accounts import Account
 from services.publishing.model.deliveries import (
@@ -102,16 +102,6 @@ class Sender:
         self._clock = clock
         self._fail_points = fail_points
         self._tracer = trace.get_tracer("numerator")
-        meter = metrics.get_meter("numerator")
-        self._outcomes = meter.create_counter(
-            "numerator.publishing.outcomes", description="What came of each attempt and look-up."
-        )
-        self._lateness = meter.create_histogram(
-            "numerator.publishing.lateness", unit="s", description="From due to the first attempt."
-        )
-        self._received = meter.create_counter(
-            "numerator.publishing.interactions", description="Interactions that came in."
-        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Send until `stopping` is set, then finish what is under way."""
@@ -179,9 +169,9 @@ class Sender:
             if after.reason:
                 span.set_attribute("numerator.reason", after.reason)
                 span.set_status(StatusCode.ERROR)
-            self._outcomes.add(1, {"step": assignment.step, "state": after.state, "reason": after.reason})
+            metrics.outcomes.add(1, {"step": assignment.step, "state": after.state, "reason": after.reason})
             if delivery.attempts == 1 and send and delivery.attempt_time:
-                self._lateness.record((delivery.attempt_time - delivery.due_time).total_seconds())
+                metrics.lateness.record((delivery.attempt_time - delivery.due_time).total_seconds())
             _log.info(
                 "delivery.attempted",
                 delivery=delivery.name,
@@ -331,7 +321,7 @@ class Sender:
             _log.warning("interactions.not_recorded", account=account.name, error=repr(error))
             return
         if new:
-            self._received.add(new)
+            metrics.interactions.add(new)
             _log.info("interactions.received", account=account.name, count=new)
 
 

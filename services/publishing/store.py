@@ -433,6 +433,29 @@ def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
     return [(known[row["enterprise"], row["account"]], _delivery(row)) for row in heads]
 
 
+def count_open_deliveries(tx: Transaction) -> dict[str, int]:
+    """How many deliveries have not ended, by state."""
+    rows = tx.execute(
+        """
+        select state, count(*) as count from deliveries where state in ('SENDING', 'UNCONFIRMED') group by state
+        union all select 'QUEUED', count(*) from deliveries where state = 'QUEUED'
+        """
+    )
+    return {row["state"]: row["count"] for row in rows}
+
+
+def oldest_due(tx: Transaction) -> datetime | None:
+    """Since when the oldest delivery waits that is due and may be sent; None when none waits."""
+    row = tx.execute(
+        """
+        select min(greatest(due_time, coalesce(next_time, due_time))) as time from deliveries
+        where state = 'QUEUED' and due_time <= %(now)s and greatest(due_time, coalesce(next_time, due_time)) <= %(now)s
+        """,
+        {"now": tx.now},
+    ).fetchone()
+    return row["time"] if row else None
+
+
 def next_due(tx: Transaction) -> datetime | None:
     """When the next delivery can be taken up that cannot be yet; None if nothing waits for a time."""
     row = tx.execute(
@@ -630,6 +653,14 @@ def interaction(tx: Transaction, enterprise: str, name: str) -> Interaction | No
         "select * from interactions where enterprise = %s and name = %s", (enterprise, name)
     ).fetchone()
     return _interaction(row) if row else None
+
+
+def count_open_interactions(tx: Transaction) -> dict[str, int]:
+    """How many interactions are not answered, by state."""
+    rows = tx.execute(
+        "select state, count(*) as count from interactions where state <> 'ANSWERED' group by state"
+    )
+    return {row["state"]: row["count"] for row in rows}
 
 
 def lock_interaction(tx: Transaction, enterprise: str, name: str) -> Interaction | None:

@@ -12,7 +12,7 @@ from services.chassis.database import Transaction
 from services.chassis.errors import not_found
 from services.chassis.ids import new_id
 from services.chassis.telemetry import capture_context
-from services.publishing import store
+from services.publishing import metrics, store
 from services.publishing.model import deliveries, interactions, publications
 from services.publishing.model.accounts import Account, AccountState
 from services.publishing.model.deliveries import (
@@ -317,6 +317,7 @@ def _save(tx: Transaction, before: Delivery, after: Delivery) -> None:
             pass
     _note(tx, after)
     if after.state in deliveries.FINAL:
+        metrics.ended(tx, after)
         _end_answer(tx, after)
 
 
@@ -422,6 +423,7 @@ def _end_answer(tx: Transaction, delivery: Delivery) -> None:
     after = interactions.after_answer(interaction, delivery, tx.now)
     store.update_interaction(tx, after)
     if after.state is InteractionState.ANSWERED:
+        metrics.answered(tx, after, delivery.publish_time)
         tx.emit(
             events.InteractionAnswered(
                 interaction=after.name,

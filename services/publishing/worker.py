@@ -9,7 +9,7 @@ from services.chassis.database import PLATFORM, Database, Transaction, purge, pu
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
 from services.chassis.names import enterprise_of
-from services.publishing import usecases
+from services.publishing import metrics, usecases
 from services.publishing.failpoints import FailPoints
 from services.publishing.model.accounts import ACCOUNT, Account, AccountState
 from services.publishing.model.publications import PUBLICATION
@@ -63,6 +63,11 @@ class Worker:
         PUBLICATION.parse(event.message.publication, "publication")
         usecases.materialise(tx, str(enterprise_of(event.message.publication)), event.message.publication)
         self._fail_points.reach("deliveries_materialised")
+
+    @every(10)
+    def measure(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            metrics.read(tx)
 
     @every(3600)
     def purge(self, database: Database) -> None:

@@ -107,6 +107,14 @@ def count_admissions(tx: Transaction, names: Sequence[str]) -> dict[str, tuple[i
     return {row["rollout"]: (row["active"], row["waiting"]) for row in rows.fetchall()}
 
 
+def count_records(tx: Transaction) -> dict[tuple[str, str, str], int]:
+    """How many records there are, by rollout, stage and state."""
+    rows = tx.execute(
+        "select rollout, stage, state, count(*) as count from admissions group by rollout, stage, state"
+    )
+    return {(row["rollout"], row["stage"], row["state"]): row["count"] for row in rows}
+
+
 def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> bool:
     """Remember whether an enterprise is verified, unless something newer is known. Whether this was news."""
     saved = tx.execute(

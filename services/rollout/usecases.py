@@ -11,7 +11,7 @@ from numerator.events.v1 import rollout_pb2 as events
 
 from services.chassis.database import Transaction
 from services.chassis.errors import Kind, ServiceError, etag_mismatch, not_found
-from services.rollout import model, store
+from services.rollout import metrics, model, store
 from services.rollout.model import AdmissionState, Anchor, Reason, Record, Rollout, Stage
 
 
@@ -195,6 +195,7 @@ def _decide(tx: Transaction, rollout: Rollout, anchor: Anchor | None = None) -> 
     decided = model.decide(rollout, [*known.values(), *first], now=tx.now, anchor=anchor)
     changed = [record for record in decided if record != known.get(record.enterprise)]
     store.save_records(tx, rollout, changed)
+    metrics.decided(tx, rollout.name, [(known.get(record.enterprise), record) for record in changed])
     for record in changed:
         before = known.get(record.enterprise)
         was_in, is_in = (each and each.state is AdmissionState.ACTIVE for each in (before, record))

@@ -6,10 +6,10 @@ from numerator.events.v1.accounts_pb2 import (
     EnterpriseVerified,
 )
 
-from services.chassis.database import PLATFORM, Transaction
-from services.chassis.messaging.entrypoint import event_handler
+from services.chassis.database import PLATFORM, Database, Transaction
+from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
-from services.rollout import usecases
+from services.rollout import metrics, usecases
 
 
 class Worker:
@@ -30,3 +30,8 @@ class Worker:
         self, tx: Transaction, event: Event[EnterpriseVerificationRevoked]
     ) -> None:
         usecases.remember_enterprise(tx, event.message.enterprise, verified=False, told=event.time)
+
+    @every(10)
+    def measure(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            metrics.read(tx)

@@ -8,7 +8,7 @@ from numerator.targeting.v1 import targeting_pb2_grpc as pb_grpc
 from services.chassis.database import PLATFORM, Change, Database, Follower
 from services.chassis.rpc.server import Server
 from services.chassis.telemetry import Telemetry
-from services.targeting import store
+from services.targeting import metrics, store
 from services.targeting.index import Index
 from services.targeting.rpc import TargetingServicer
 from services.targeting.settings import Settings
@@ -60,6 +60,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     )
     service = pb.DESCRIPTOR.services_by_name["TargetingService"]
     server.add(pb_grpc.add_TargetingServiceServicer_to_server, servicer, service)
+    metrics.watch(index)
     follower.start()
     try:
         return server.serve()

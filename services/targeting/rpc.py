@@ -10,10 +10,11 @@ from numerator.targeting.v1 import targeting_pb2_grpc as pb_grpc
 from services.chassis import json_lines
 from services.chassis.database import PUBLIC, Database, Follower, Transaction
 from services.chassis.json_lines import MOST_PROBLEMS, LineProblem
+from services.chassis.metrics import timed
 from services.chassis.paging import decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 from services.chassis.timestamps import stamp
-from services.targeting import store, usecases
+from services.targeting import metrics, store, usecases
 from services.targeting.index import Index
 from services.targeting.model import Audience, Person, person_of_line, rounded
 
@@ -46,7 +47,9 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
                 changed = usecases.take_in(tx, people)
             report.accepted_count += len(people)
             report.unchanged_count += len(people) - changed
-            _report(report, [line for _, line in part if isinstance(line, LineProblem)])
+            problems = [line for _, line in part if isinstance(line, LineProblem)]
+            metrics.taken_in(accepted=len(people), changed=changed, problems=problems)
+            _report(report, problems)
         return report
 
     def WithdrawConsent(
@@ -96,7 +99,7 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
         self, request: pb.EstimateAudienceRequest, context: grpc.ServicerContext
     ) -> pb.AudienceEstimate:
         self._catch_up()
-        with self._database.transaction(current_call().scope) as tx:
+        with timed(metrics.estimate), self._database.transaction(current_call().scope) as tx:
             found = usecases.estimate(tx, self._index, request.parent, request.definition, self._minimum)
         return pb.AudienceEstimate(
             size=found.size or 0,
@@ -117,7 +120,7 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
         def build(tx: Transaction) -> pb.Audience:
             return _audience(usecases.build_audience(tx, self._index, request.name, self._minimum))
 
-        with self._database.transaction(current_call().scope) as tx:
+        with timed(metrics.build), self._database.transaction(current_call().scope) as tx:
             return tx.once(request, lambda: build(tx))
 
     def SampleAudience(

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from numerator.events.v1 import accounts_pb2 as events
 from pydantic import SecretStr
 
-from services.accounts import store
+from services.accounts import metrics, store
 from services.accounts.model import (
     ACCOUNT_NAME,
     BINDING_LIFE,
@@ -153,6 +153,8 @@ class Binder:
                     subject=store.binding_name(enterprise, _hash(redirect.state)),
                     reason=refused.reason,
                 )
+                binding = store.find_binding(tx, enterprise, _hash(redirect.state))
+                metrics.binding(tx, binding.network if binding else "", refused.reason)
             raise
 
     def unbind(self, scope: Scope, caller: Principal, name: str, *, etag: str) -> Account:
@@ -266,6 +268,7 @@ class Binder:
             ),
         )
         store.complete_binding(tx, binding, account.name)
+        metrics.binding(tx, binding.network)
         _audit(tx, caller, "account.bound", account.name, server=account.server, handle=profile.handle)
         sealed = seal(self._publishing_key, token.get_secret_value().encode(), account.name)
         _audit(tx, caller, "token.handed_over", account.name, receiver="publishing")

@@ -3,7 +3,7 @@
 from google.protobuf.message import Message
 from numerator.events.v1 import accounts_pb2 as events
 
-from services.accounts import store
+from services.accounts import metrics, store
 from services.accounts.model import Enterprise, Member, VerificationStep, check_etag
 from services.chassis.database import Transaction
 
@@ -53,6 +53,7 @@ def advance_verification(
         subject=name,
         note=note,
     )
+    metrics.verification(tx, after.verification)
     event = _told(after, step)
     if event is not None:
         tx.emit(event, subject=name)

@@ -3,10 +3,12 @@
 import asyncio
 import random
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
@@ -15,6 +17,7 @@ from services.chassis.database.scope import PLATFORM
 from services.chassis.database.transaction import Change
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.logs import get_logger
+from services.chassis.metrics import counter, gauge
 
 if TYPE_CHECKING:
     from services.chassis.database.pool import Connection, Database
@@ -25,6 +28,8 @@ _STOP_SECONDS = 0.5  # how soon a stop is noticed
 POLL_SECONDS = 5.0  # reads without a wake-up, in case one was lost where nobody can see it
 _FIRST_BACKOFF, _LAST_BACKOFF = 0.1, 2.0
 _BATCH = 1000
+_applied = counter("numerator.follower.changes", "Changes that followers applied.")
+_followers: WeakSet["Follower"] = WeakSet()
 _TRANSIENT = frozenset({Kind.UNAVAILABLE, Kind.ABORTED, Kind.DEADLINE_EXCEEDED})
 
 
@@ -137,7 +142,7 @@ class Follower:
 
     Args:
         database: of the service.
-        log: which log.
+        log: which log; also an attribute.
         apply: takes the next changes, oldest first; runs in the follower's thread. When it raises a
             ServiceError that passes (UNAVAILABLE, ABORTED, DEADLINE_EXCEEDED) it is called again with the
             same changes; when it raises anything else the follower stops and is not `healthy`.
@@ -156,7 +161,7 @@ class Follower:
         load: Callable[[], int] | None = None,
     ) -> None:
         self._database = database
-        self._log = log
+        self.log = log
         self._apply = apply
         self._position = after
         self._load = load
@@ -164,7 +169,9 @@ class Follower:
         self._stopping = threading.Event()
         self._subscription = Subscription()
         self._reads = False
+        self._behind_since: float | None = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"follow-{log}", daemon=True)
+        _followers.add(self)
 
     def start(self) -> None:
         """Begin to follow."""
@@ -183,6 +190,12 @@ class Follower:
         return self._reads and self._thread.is_alive()
 
     @property
+    def lag(self) -> float:
+        """For how many seconds the follower has not been at the end of its log; 0 while it is."""
+        since = self._behind_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
     def position(self) -> int:
         """The sequence number up to which all changes are applied."""
         return self._position
@@ -198,11 +211,12 @@ class Follower:
 
     def _run(self) -> None:
         try:
-            with self._database.changes_listener().subscribe(self._log, self._subscription):
+            with self._database.changes_listener().subscribe(self.log, self._subscription):
                 self._follow()
         except Exception:  # whatever the service's function raises ends the follower, and shows in `healthy`
             self._reads = False
-            _logger.exception("follower.failed", log=self._log, position=self._position)
+            self._behind_since = self._behind_since or time.monotonic()
+            _logger.exception("follower.failed", log=self.log, position=self._position)
 
     def _follow(self) -> None:
         backoff = _FIRST_BACKOFF
@@ -214,8 +228,9 @@ class Follower:
                 if error.kind not in _TRANSIENT:
                     raise
                 if self._reads:
-                    _logger.warning("follower.held", log=self._log, reason=error.reason)
+                    _logger.warning("follower.held", log=self.log, reason=error.reason)
                 self._reads = False
+                self._behind_since = self._behind_since or time.monotonic()
                 self._stopping.wait(_jittered(backoff))
                 backoff = min(2 * backoff, _LAST_BACKOFF)
             else:
@@ -229,10 +244,22 @@ class Follower:
         if self._load is not None:
             self._position, self._load = self._load(), None
         with self._database.transaction(PLATFORM) as tx:
-            changes = tx.changes(self._log, after=self._position, limit=_BATCH)
-        if changes:
+            changes = tx.changes(self.log, after=self._position, limit=_BATCH)
+        if not changes:
+            self._behind_since = None
+        else:
+            self._behind_since = self._behind_since or time.monotonic()
             self._apply(changes)
+            _applied.add(len(changes), {"log": self.log})
             with self._moved:
                 self._position = changes[-1].sequence
                 self._moved.notify_all()
         return bool(changes)
+
+
+gauge(
+    "numerator.follower.lag",
+    "For how long a follower has not been at the end of its log.",
+    lambda: [(each.lag, {"log": each.log}) for each in list(_followers)],
+    unit="s",
+)

@@ -16,6 +16,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 
 from services.chassis.clock import Clock, SystemClock
+from services.chassis.database import instruments
 from services.chassis.database.errors import translate, unavailable
 from services.chassis.database.follow import POLL_SECONDS, Listener
 from services.chassis.database.scope import PUBLIC, Scope
@@ -91,6 +92,9 @@ class Database:
         self._max_wait = max_wait
         self._patience = statement_timeout + _SILENCE
         self._slots = threading.BoundedSemaphore(max_size)
+        self._labels = {instruments.POOL: schema}
+        self._used_labels = {**self._labels, "db.client.connection.state": "used"}
+        instruments.most.add(max_size, self._labels)
         self._idle: deque[Connection] = deque()
         self._open = True
         self._lock = threading.Lock()
@@ -153,18 +157,24 @@ class Database:
         """
         work = current_deadline()
         wait = self._max_wait.total_seconds()
+        asked = time.monotonic()
         if not self._slots.acquire(timeout=min(wait, work.remaining()) if work else wait):
+            instruments.timeouts.add(1, self._labels)
             raise unavailable()
+        instruments.wait.record(time.monotonic() - asked, self._labels)
+        instruments.used.add(1, self._used_labels)
         try:
             # A caller who has gone gets no transaction, and of one that was begun for it nothing stays.
             if work:
                 work.check()
             connection = self._begin(scope)
             try:
-                yield Transaction(connection, schema=self.schema, scope=scope, now=self._clock.now())
+                tx = Transaction(connection, schema=self.schema, scope=scope, now=self._clock.now())
+                yield tx
                 if work:
                     work.check()
                 self._commit(connection)
+                tx.committed()
             except psycopg.Error as error:
                 translated = translate(error, lost=connection.closed)
                 if translated is None:
@@ -174,6 +184,7 @@ class Database:
                 self._give_back(connection)
         finally:
             self._slots.release()
+            instruments.used.add(-1, self._used_labels)
 
     def watch(
         self, log: str, scope: Scope, *, after: int, timeout: float, active: Callable[[], bool] = lambda: True

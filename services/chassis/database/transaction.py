@@ -68,6 +68,7 @@ class Transaction:
         self.schema = schema
         self.scope = scope
         self.now = now
+        self._afterwards: list[Callable[[], None]] = []
 
     @property
     def enterprise(self) -> str | None:
@@ -87,8 +88,22 @@ class Transaction:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """A part that may fail: when it raises, only what it did is undone; the transaction can go on."""
-        with self._connection.transaction():
-            yield
+        before = len(self._afterwards)
+        try:
+            with self._connection.transaction():
+                yield
+        except BaseException:
+            del self._afterwards[before:]
+            raise
+
+    def after_commit(self, do: Callable[[], None]) -> None:
+        """Call `do` when, and only when, this transaction has committed: for counting what then is so."""
+        self._afterwards.append(do)
+
+    def committed(self) -> None:
+        """For `Database`: do what was to be done after the commit."""
+        for do in self._afterwards:
+            do()
 
     def emit(
         self,

@@ -138,7 +138,9 @@ class Handling(Generic[M]):
         ) as span:
             verdict = self._judge(delivery, span)
             seconds = time.monotonic() - begin
-            instruments.duration.record(seconds, {**self._attributes, "numerator.verdict": verdict.value})
+            instruments.process_duration.record(
+                seconds, {**self._attributes, "numerator.verdict": verdict.value}
+            )
         if seconds > BUDGET.total_seconds():
             _log.warning("handler.exceeded_budget", queue=self._queue, seconds=round(seconds, 1))
         return verdict
@@ -181,7 +183,8 @@ class Handling(Generic[M]):
             try:
                 of_event = Tenant(event.enterprise) if event.enterprise else PLATFORM
                 with self._database.transaction(self._scope or of_event) as tx:
-                    if tx.record_event(self._queue, event.id):
+                    new = tx.record_event(self._queue, event.id)
+                    if new:
                         self._call(tx, event)
             except ServiceError as error:
                 if error.reason != "DATABASE_UNAVAILABLE":
@@ -191,6 +194,8 @@ class Handling(Generic[M]):
                     return Verdict.REQUEUE
                 pause = min(2 * pause, longest)
             else:
+                if not new:
+                    instruments.duplicates.add(1, self._attributes)
                 return Verdict.ACK
 
     def _again(self, delivery: Delivery, reason: str, detail: str) -> Verdict:

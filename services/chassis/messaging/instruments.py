@@ -1,26 +1,21 @@
 """The counters and spans of messaging. Names are OpenTelemetry's, or begin with `numerator.`."""
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 
-_meter = metrics.get_meter("numerator.messaging")
+from services.chassis.metrics import counter, duration
 
 tracer = trace.get_tracer("numerator.messaging")
 
 SYSTEM = {"messaging.system": "rabbitmq"}
 """An attribute of everything here."""
 
-sent = _meter.create_counter(
-    "messaging.client.sent.messages",
-    "{message}",
-    "Events that the broker confirmed, or did not (error.type).",
+sent = counter("messaging.client.sent.messages", "Events that the broker confirmed, or did not (error.type).")
+consumed = counter("messaging.client.consumed.messages", "Deliveries to handlers.")
+process_duration = duration(
+    "messaging.process.duration", "How long handlers take, their transaction included."
 )
-consumed = _meter.create_counter("messaging.client.consumed.messages", "{message}", "Deliveries to handlers.")
-duration = _meter.create_histogram(
-    "messaging.process.duration", "s", "How long handlers take, their transaction included."
-)
-retried = _meter.create_counter(
-    "numerator.messaging.retries", "{message}", "Deliveries that will be tried again later."
-)
-dead_lettered = _meter.create_counter(
-    "numerator.messaging.dead_letters", "{message}", "Deliveries that were given up, by numerator.reason."
+duplicates = counter("numerator.messaging.duplicates", "Deliveries whose event had its effect before.")
+retried = counter("numerator.messaging.retries", "Deliveries that will be tried again later.")
+dead_lettered = counter(
+    "numerator.messaging.dead_letters", "Deliveries that were given up, by numerator.reason."
 )

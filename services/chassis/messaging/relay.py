@@ -14,7 +14,7 @@ from random import SystemRandom
 from typing import Any
 
 import psycopg
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 
 from services.chassis.database import PLATFORM, Database, Listener, Subscription, Transaction, purge
 from services.chassis.errors import ServiceError
@@ -23,6 +23,7 @@ from services.chassis.messaging import instruments
 from services.chassis.messaging.envelope import make_headers
 from services.chassis.messaging.publisher import Outcome, Outgoing, Publisher
 from services.chassis.messaging.topology import EVENTS
+from services.chassis.metrics import gauge
 from services.chassis.telemetry import capture_context, restore_context
 
 BATCH = 500
@@ -58,11 +59,11 @@ class Relay:
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._resting = _Resting()
         self._oldest: float | None = None
-        metrics.get_meter("numerator.messaging").create_observable_gauge(
+        gauge(
             "numerator.outbox.lag",
-            [lambda _options: [metrics.Observation(self.lag, {"numerator.schema": database.schema})]],
-            "s",
             "The age of the oldest event that is not sent.",
+            lambda: [(self.lag, {"numerator.schema": database.schema})],
+            unit="s",
         )
 
     @property

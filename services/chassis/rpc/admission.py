@@ -13,9 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
 import grpc
-from opentelemetry.metrics import Counter
 
 from services.chassis.errors import Kind, ServiceError
+from services.chassis.rpc import instruments
 from services.chassis.rpc.handlers import Behavior, MethodHandler
 from services.chassis.rpc.status import abort_with
 
@@ -73,10 +73,9 @@ def on_pool(pool: Pool, behavior: Behavior) -> Behavior:
 class Admission(grpc.ServerInterceptor):
     """Refuses calls whose pool is full. Runs in gRPC's one dispatching thread, before a call gets its own."""
 
-    def __init__(self, pools: dict[str, Pool], refusals: Pool, refused: Counter) -> None:
+    def __init__(self, pools: dict[str, Pool], refusals: Pool) -> None:
         """`pools` by full method name (`/package.Service/Method`); other methods are always taken."""
         self._pools = pools
-        self._refused = refused
         self.last_call = 0.0
         """When the last call came, by time.monotonic()."""
         # Takes a stream of requests, so that a refusal does not wait for the request that it will not read.
@@ -92,7 +91,7 @@ class Admission(grpc.ServerInterceptor):
             self.last_call = time.monotonic()
         if pool is None or not pool.full:
             return continuation(handler_call_details)
-        self._refused.add(1, {"rpc.method": handler_call_details.method.lstrip("/")})
+        instruments.refused.add(1, {"rpc.method": handler_call_details.method.lstrip("/")})
         return self._refusal
 
     @staticmethod

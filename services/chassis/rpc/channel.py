@@ -19,11 +19,12 @@ import grpc.aio
 import structlog
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.chassis.deadline import current_deadline
 from services.chassis.principal import METADATA_KEY
+from services.chassis.rpc import instruments
 from services.chassis.rpc.access import DEFAULT_DEADLINE_SECONDS, deadline_of, full_name
 from services.chassis.rpc.health import OPEN
 from services.chassis.rpc.pipeline import MESSAGE_BYTES, REQUEST_ID_KEY
@@ -165,12 +166,11 @@ class _Details(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A call on its way: its span, and how it is measured."""
+    """A call on its way."""
 
     method: str
     span: trace.Span
     began: float
-    duration: metrics.Histogram
 
     def end(self, code: grpc.StatusCode) -> None:
         attributes = {
@@ -185,7 +185,7 @@ class _Sent:
             self.span.set_status(trace.StatusCode.ERROR)
         # With the span, which is not the current one here: the measure's exemplar names it.
         context = trace.set_span_in_context(self.span)
-        self.duration.record(time.monotonic() - self.began, attributes, context)
+        instruments.client_duration.record(time.monotonic() - self.began, attributes, context)
         self.span.end()
 
 
@@ -199,9 +199,6 @@ class _Caller:
         self._principal_token = principal_token
         self._timeout = timeout
         self._tracer = trace.get_tracer("numerator")
-        self._duration = metrics.get_meter("numerator").create_histogram(
-            "rpc.client.call.duration", unit="s", description="How long calls to other services took."
-        )
 
     def prepare(
         self, method: str, timeout: float | None, metadata: Iterable[tuple[str, Any]]
@@ -226,7 +223,7 @@ class _Caller:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         if request_id:
             sent.setdefault(REQUEST_ID_KEY, request_id)
-        return _Sent(method, span, time.monotonic(), self._duration), seconds, list(sent.items())
+        return _Sent(method, span, time.monotonic()), seconds, list(sent.items())
 
 
 class _Interceptor(

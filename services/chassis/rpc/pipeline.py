@@ -18,7 +18,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from opentelemetry import trace
 from opentelemetry.context import Context, attach
-from opentelemetry.metrics import Meter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from services.chassis.clock import Clock
@@ -28,6 +27,7 @@ from services.chassis.errors import Kind, ServiceError
 from services.chassis.ids import new_id
 from services.chassis.logs import get_logger
 from services.chassis.principal import METADATA_KEY, Principal, PrincipalVerifier
+from services.chassis.rpc import instruments
 from services.chassis.rpc.access import AccessRule, deadline_of
 from services.chassis.rpc.call import Call, set_call
 from services.chassis.rpc.handlers import Behavior, MethodHandler, behavior_of
@@ -64,7 +64,6 @@ class Pipeline:
 
     verifier: PrincipalVerifier
     tracer: trace.Tracer
-    meter: Meter
     clock: Clock
     draining: Callable[[], bool]
     tenant_check: bool
@@ -101,9 +100,6 @@ class _Method:
         self._handler = handler
         self._seconds = deadline_of(method)
         self._takes_stream = bool(method.client_streaming)
-        self._duration = pipeline.meter.create_histogram(
-            "rpc.server.call.duration", unit="s", description="How long calls took."
-        )
 
     def unary(self, request: Any, context: grpc.ServicerContext) -> Any:
         arrival = self._begin(context)
@@ -233,7 +229,7 @@ class _Method:
                 attributes["error.type"] = code
                 arrival.span.set_attribute("error.type", code)
                 arrival.span.set_status(trace.StatusCode.ERROR)
-        self._duration.record(time.monotonic() - arrival.began, attributes)
+        instruments.server_duration.record(time.monotonic() - arrival.began, attributes)
         arrival.span.end()
 
 

@@ -101,17 +101,13 @@ class Server:
         self._pipeline = Pipeline(
             verifier=PrincipalVerifier(settings.principal_public_key),
             tracer=telemetry.tracer,
-            meter=telemetry.meter,
             clock=clock or SystemClock(),
             draining=self._draining.is_set,
             tenant_check=settings.tenant_check,
         )
         self._services: dict[str, dict[str, MethodHandler]] = {}
         self._pools = {"/grpc.health.v1.Health/Watch": self._watchers}
-        refused = telemetry.meter.create_counter(
-            "numerator.rpc.refused", description="Calls refused because of overload."
-        )
-        self._admission = Admission(self._pools, self._own, refused)
+        self._admission = Admission(self._pools, self._own)
         self._server: grpc.Server | None = None
         self.port = 0
         """The port that the server listens on, once it has started."""

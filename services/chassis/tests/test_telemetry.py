@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.metrics import Meter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from services.chassis.metrics import QUICK
 from services.chassis.telemetry import (
     ATTRIBUTES,
     SHUTDOWN_SECONDS,
@@ -26,18 +28,27 @@ from services.chassis.telemetry import (
     start_telemetry,
 )
 from services.chassis.testing.probing import probe
+from services.chassis.testing.rpc import telemetry as shared
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", (ROOT / "docs/telemetry.md").read_text(), re.MULTILINE))
-INSTRUMENTS = {
-    "create_counter",
-    "create_up_down_counter",
-    "create_histogram",
-    "create_gauge",
-    "create_observable_counter",
-    "create_observable_gauge",
-    "create_observable_up_down_counter",
-}
+DOCUMENT = (ROOT / "docs/telemetry.md").read_text()
+NAMES = set(re.findall(r"^\| `([a-z0-9_.]+)` \|", DOCUMENT, re.MULTILINE))
+INSTRUMENTS = {"counter", "running", "duration", "gauge", "Reading"}
+"""What makes them, in services/chassis/metrics.py."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def the_process_s_own():
+    """Let the providers of this process be those that the tests of other files look at, and not ours, which are shut down."""
+    shared()
+
+
+def _durations(telemetry):
+    """An instrument of this telemetry alone; `metrics.py` makes those of the process."""
+    meter = telemetry.meter_provider.get_meter("test")
+    return meter.create_histogram(
+        "numerator.test.duration", unit="s", explicit_bucket_boundaries_advisory=QUICK
+    )
 
 
 @pytest.fixture
@@ -50,7 +61,7 @@ def black_hole():
 def test_metrics__are_served_for_prometheus():
     """`/metrics` shows what was counted, with durations in buckets of seconds, and stops with the process."""
     telemetry = start_telemetry("publishing", "api", 0)
-    telemetry.meter.create_histogram("numerator.test.duration", unit="s").record(0.02)
+    _durations(telemetry).record(0.02)
 
     text = (
         urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics", timeout=5)
@@ -71,7 +82,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 def test_exemplars__name_the_last_trace_of_each_bucket():
     """In OpenMetrics each bucket carries the trace and span of the last measure in it, until there is another."""
     telemetry = start_telemetry("publishing", "api", 0)
-    histogram = telemetry.meter.create_histogram("numerator.test.duration", unit="s")
+    histogram = _durations(telemetry)
     spans = []
 
     def measured(seconds, **attributes):
@@ -123,7 +134,7 @@ def test_collector__silence_costs_the_work_nothing(black_hole, monkeypatch):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", black_hole)
     handlers = list(logging.getLogger().handlers)
     telemetry = start_telemetry("publishing", "api", 0)
-    counter = telemetry.meter.create_counter("numerator.test.work")
+    counter = telemetry.meter_provider.get_meter("test").create_counter("numerator.test.work")
     slowest = 0.0
     for number in range(10_000):
         began = time.monotonic()
@@ -274,14 +285,12 @@ def _used_names() -> dict[str, str]:
         if "tests" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            if not (isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)):
                 continue
-            if (
-                node.func.attr in INSTRUMENTS | {"set_attribute"}
-                and node.args
-                and isinstance(node.args[0], ast.Constant)
-            ):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in INSTRUMENTS | {"set_attribute"}:
                 found[node.args[0].value] = str(path.relative_to(ROOT))
+            assert not name.startswith("create_") or not hasattr(Meter, name), f"{path}: use metrics.py"
     return found
 
 
@@ -291,6 +300,17 @@ def test_names__are_declared():
 
     assert {name: path for name, path in used.items() if name not in NAMES} == {}
     assert "rpc.server.call.duration" in used  # the search itself works
+
+
+def test_names__look_in_prometheus_as_the_document_says():
+    """The table's second column follows from the first and the kind."""
+    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| `([a-z0-9_]+)` \| ([a-z, ]+) \|", DOCUMENT, re.MULTILINE)
+
+    assert len(rows) > 50
+    for name, shown, kind in rows:
+        seconds = "_seconds" if kind.endswith(", s") else ""
+        total = "_total" if kind.startswith("counter") else ""
+        assert shown == f"{name.replace('.', '_')}{seconds}{total}"
 
 
 def test_attributes__are_declared():
