@@ -31,6 +31,8 @@ class ComposeSettings(BaseSettings):
     """Where the dashboards are shown on this machine."""
     numerator_otlp_port: Port = 4318
     """Where traces can be looked at on this machine."""
+    otel_exporter_otlp_endpoint: str = "http://otlp:4318"
+    """Where processes send traces and logs; the stack's own receiver by default."""
     numerator_secrets: Path = ROOT / ".local" / "compose" / "secrets"
     """The folder with the files under `secrets:`."""
 

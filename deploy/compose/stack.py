@@ -146,8 +146,11 @@ class Stack:
     def compose(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """What `docker compose` prints. Raises StackError with the end of what it prints when it fails."""
         profiles = [part for name in self._profiles for part in ("--profile", name)]
+        # Without the receiver there is nobody to send traces to.
+        silent = {} if "observability" in self._profiles else {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}
         return _run(
-            ["docker", "compose", *profiles, *arguments], {**self.settings.variables(), **(environment or {})}
+            ["docker", "compose", *profiles, *arguments],
+            {**self.settings.variables(), **silent, **(environment or {})},
         )
 
     def docker(self, *arguments: str) -> str:
