@@ -25,7 +25,7 @@ COPY gateway gateway
 COPY deploy deploy
 RUN PYTHONPATH=/app:/opt/venv/lib/python3.11/site-packages /opt/build/bin/python -m deploy.local.stubs \
  && find .local -name '*.pyi' -delete \
- && rm -rf protos deploy/local deploy/image \
+ && rm -rf protos deploy/compose deploy/image deploy/local deploy/prometheus \
  && python -m compileall -q --invalidation-mode unchecked-hash /app
 
 FROM python:3.11-slim-bookworm
