@@ -1,0 +1,1 @@
+"""Dashboards as code, for Grafana and for a viewer of our own."""

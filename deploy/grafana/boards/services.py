@@ -1,0 +1,348 @@
+"""
+One board for each service, all from one template.
+
+A new service is a line in `_SERVICES`; what is special about it are panels beside its name.
+"""
+
+from collections.abc import Sequence
+
+from deploy.grafana.expressions import SERVER_ERRORS, handler, method, or_zero, per_second, quantile
+from deploy.grafana.panels import Board, Panel, Query, Section, Unit, lines
+
+_ACCOUNTS = [
+    lines(
+        "Companies by verification", Unit.COUNT,
+        "PENDING wait for a person of ours.",
+        Query("max by (state) (numerator_accounts_enterprises)", "{{state}}"),
+        width=6,
+    ),
+    lines(
+        "Accounts by state", Unit.COUNT,
+        "REAUTH_REQUIRED rises in steps when a network ends bindings: its owners have to bind again.",
+        Query("max by (network, state) (numerator_accounts_accounts)", "{{network}} {{state}}"),
+        width=6,
+    ),
+    lines(
+        "Bindings by outcome", Unit.PER_SECOND,
+        "Reasons of refusals beside OK. Many of one reason: the network has changed something.",
+        Query(or_zero(per_second("numerator_accounts_bindings_total", "network", "outcome")), "{{network}} {{outcome}}"),
+        width=6,
+    ),
+    lines(
+        "Logins by outcome", Unit.PER_SECOND,
+        "Many refusals: a partner's secret has changed, or somebody tries passwords (the gateway limits them).",
+        Query(or_zero(per_second("numerator_accounts_logins_total", "kind", "outcome")), "{{kind}} {{outcome}}"),
+        width=6,
+    ),
+]  # fmt: skip
+
+_ROLLOUT = [
+    lines(
+        "Companies by stage", Unit.COUNT,
+        "ACTIVE are in, WAITLISTED wait, SUSPENDED were in.",
+        Query("max by (rollout, stage, state) (numerator_rollout_admissions)", "{{rollout}} {{stage}} {{state}}"),
+        width=6,
+    ),
+    lines(
+        "State of each rollout", Unit.COUNT,
+        "1 for the state that it is in. PAUSED or KILLED without a decision of ops: a guardrail has tripped; the audit says "
+        "which.",
+        Query("max by (rollout, state) (numerator_rollout_state) > 0", "{{rollout}} {{state}}"),
+        width=6,
+    ),
+    lines(
+        "Share of the eligible that is taken", Unit.PERCENT,
+        "By rollout; a step is a decision of ops.",
+        Query("max by (rollout) (numerator_rollout_percent)", "{{rollout}}"),
+        width=6,
+    ),
+    lines(
+        "Newest snapshot", Unit.VERSION,
+        "Gateways follow within two seconds (board: overview).",
+        Query("max(numerator_rollout_snapshot_version)", "published"),
+        width=6,
+    ),
+]  # fmt: skip
+
+_PUBLISHING = [
+    lines(
+        "Deliveries under way", Unit.COUNT,
+        "By state. UNCONFIRMED that lasts: the network's timeline cannot be read (docs/runbook.md, DeliveriesUnconfirmed).",
+        Query("max by (state) (numerator_publishing_deliveries)", "{{state}}"),
+    ),
+    lines(
+        "Oldest delivery that is due", Unit.SECONDS,
+        "Above a few seconds: is the sender there, does its database answer? (docs/runbook.md, DeliveriesWait)",
+        Query("max(numerator_publishing_oldest_due_seconds)", "late by"),
+    ),
+    lines(
+        "From due to sent", Unit.SECONDS,
+        "Above 2 seconds: docs/runbook.md, deliveries-on-time.",
+        Query(quantile(0.5, "numerator_publishing_lateness_seconds"), "half", exemplars=True),
+        Query(quantile(0.95, "numerator_publishing_lateness_seconds"), "95 of 100"),
+    ),
+    lines(
+        "Attempts by outcome", Unit.PER_SECOND,
+        "SEND or LOOK_UP, and the state after it.",
+        Query(per_second("numerator_publishing_outcomes_total", "step", "state"), "{{step}} {{state}}"),
+    ),
+    lines(
+        "What went wrong, by reason", Unit.PER_SECOND,
+        "RATE_LIMITED and UNREACHABLE pass; TOKEN_UNREADABLE is a key of ours (docs/runbook.md, deliveries-published).",
+        Query(or_zero(per_second('numerator_publishing_outcomes_total{reason!=""}', "reason")), "{{reason}}"),
+    ),
+    lines(
+        "Interactions that came in", Unit.PER_SECOND,
+        "Nothing for long while people write: networks are not asked; look at the sender's log.",
+        Query(or_zero(per_second("numerator_publishing_interactions_total")), "interactions"),
+    ),
+]  # fmt: skip
+
+_TARGETING = [
+    lines(
+        "Profiles that came in", Unit.PER_SECOND,
+        "REJECTED: the sender has changed something; the reason tells what.",
+        Query(or_zero(per_second("numerator_targeting_profiles_total", "outcome", "reason")), "{{outcome}} {{reason}}"),
+        width=6,
+    ),
+    lines(
+        "People in the index", Unit.COUNT,
+        "Of each replica; they follow the log of changes and lie upon each other.",
+        Query("numerator_targeting_people", "{{instance}}"),
+        width=6,
+    ),
+    lines(
+        "95 of 100 estimates within", Unit.SECONDS,
+        "While somebody looks at the screen: above a second the index is too large for this machine.",
+        Query(or_zero(f"{quantile(0.95, 'numerator_targeting_estimate_duration_seconds')} >= 0"), "estimates"),
+        width=6,
+    ),
+    lines(
+        "95 of 100 audiences built within", Unit.SECONDS,
+        "In the background; nobody waits.",
+        Query(or_zero(f"{quantile(0.95, 'numerator_targeting_build_duration_seconds')} >= 0"), "audiences"),
+        width=6,
+    ),
+]  # fmt: skip
+
+_PLACEMENT = [
+    lines(
+        "Decisions by outcome and reason", Unit.PER_SECOND,
+        "A reason that takes over: a cap that is reached, a flight that has ended, or nobody who fits.",
+        Query(or_zero(per_second("numerator_placement_decisions_total", "outcome", "reason")), "{{outcome}} {{reason}}"),
+        width=6,
+    ),
+    lines(
+        "99 of 100 decided within", Unit.SECONDS,
+        "The deciding alone, without the way there. Above a few milliseconds: too many placements for one person.",
+        Query(
+            or_zero(f"{quantile(0.99, 'numerator_placement_decision_duration_seconds', 'views')} >= 0"), "{{views}}",
+            exemplars=True,
+        ),
+        width=6,
+    ),
+    lines(
+        "What decisions are made from", Unit.COUNT,
+        "Campaigns, placements and people in memory. Nothing of one kind: it has not been loaded, see the log.",
+        Query("max by (kind) (numerator_placement_live)", "{{kind}}"),
+        width=6,
+    ),
+    lines(
+        "Seen and signed up", Unit.PER_SECOND,
+        "Exposures and registrations.",
+        Query(or_zero(per_second("numerator_placement_exposures_total")), "seen"),
+        Query(or_zero(per_second("numerator_placement_registrations_total")), "signed up"),
+        width=6,
+    ),
+]  # fmt: skip
+
+_ANALYTICS = [
+    lines(
+        "Facts taken in", Unit.PER_SECOND,
+        "By kind.",
+        Query(or_zero(per_second("numerator_analytics_facts_total", "kind")), "{{kind}}"),
+        width=6,
+    ),
+    lines(
+        "Lines not taken in", Unit.PER_SECOND,
+        "By reason; DUPLICATE is normal.",
+        Query(or_zero(per_second("numerator_analytics_rejected_total", "reason")), "{{reason}}"),
+        width=6,
+    ),
+    lines(
+        "Rows in the columnar store", Unit.COUNT,
+        "Of each replica; they follow the log of facts and lie upon each other.",
+        Query("numerator_analytics_rows", "{{instance}}"),
+        width=6,
+    ),
+    lines(
+        "95 of 100 questions answered within", Unit.SECONDS,
+        "Above a second people notice: docs/runbook.md, calls.",
+        Query(or_zero(f"{quantile(0.95, 'numerator_analytics_query_duration_seconds')} >= 0"), "questions"),
+        width=6,
+    ),
+]  # fmt: skip
+
+_SERVICES: tuple[tuple[str, Sequence[Panel]], ...] = (
+    ("accounts", _ACCOUNTS),
+    ("rollout", _ROLLOUT),
+    ("publishing", _PUBLISHING),
+    ("targeting", _TARGETING),
+    ("placement", _PLACEMENT),
+    ("analytics", _ANALYTICS),
+)
+
+
+def _board(service: str, own: Sequence[Panel]) -> Board:
+    of = f'service="{service}"'
+    sections = [
+        Section("Calls", _calls(of)),
+        Section("Events", _events(of)),
+        Section("Processes and database", _processes(of)),
+    ]
+    return Board(
+        uid=f"numerator-{service}",
+        title=f"Numerator: {service}",
+        text=f"For whoever looks after {service}.",
+        sections=[Section(service.capitalize(), own), *sections],
+    )
+
+
+def _calls(of: str) -> list[Panel]:
+    return [
+        lines(
+            "Calls by method", Unit.PER_SECOND,
+            "What the gateway asks. Nothing at all while there is traffic: not ready, or no address for it.",
+            Query(method(per_second(f"rpc_server_call_duration_seconds_count{{{of}}}", "rpc_method")), "{{method}}"),
+        ),
+        lines(
+            "Calls that failed, by method", Unit.PER_SECOND,
+            "Errors of the service's own. INTERNAL is a bug, logged once with its trace; UNAVAILABLE is the database or "
+            "the broker (docs/runbook.md, calls).",
+            Query(
+                or_zero(method(per_second(
+                    f'rpc_server_call_duration_seconds_count{{{of}, rpc_response_status_code=~"{SERVER_ERRORS}"}}',
+                    "rpc_method", "rpc_response_status_code",
+                ))),
+                "{{rpc_response_status_code}} {{method}}",
+            ),
+        ),
+        lines(
+            "95 of 100 answered within, by method", Unit.SECONDS,
+            "Exemplars lead to a trace, which shows the slow statement or call.",
+            Query(
+                method(f"{quantile(0.95, f'rpc_server_call_duration_seconds{{{of}}}', 'rpc_method')} > 0"), "{{method}}",
+                exemplars=True,
+            ),
+        ),
+        lines(
+            "Calls refused by what clients did", Unit.PER_SECOND,
+            "Refusals are no errors of ours. A jump of one kind: a client's new version, or a rule of ours that changed.",
+            Query(
+                or_zero(per_second(
+                    f'rpc_server_call_duration_seconds_count{{{of}, rpc_response_status_code!~"OK|{SERVER_ERRORS}"}}',
+                    "rpc_response_status_code",
+                )),
+                "{{rpc_response_status_code}}",
+            ),
+            width=12,
+        ),
+        lines(
+            "Calls refused because of overload", Unit.PER_SECOND,
+            "All threads are busy. Above zero for minutes: add a replica (docs/runbook.md, CallsRefused).",
+            Query(or_zero(method(per_second(f"numerator_rpc_refused_total{{{of}}}", "rpc_method"))), "{{method}}"),
+            width=12,
+        ),
+    ]  # fmt: skip
+
+
+def _events(of: str) -> list[Panel]:
+    return [
+        lines(
+            "Events handled", Unit.PER_SECOND,
+            "Deliveries to each handler, repeated ones included.",
+            Query(
+                or_zero(handler(per_second(
+                    f"messaging_client_consumed_messages_total{{{of}}}", "messaging_destination_name"
+                ))),
+                "{{handler}}",
+            ),
+        ),
+        lines(
+            "95 of 100 handled within", Unit.SECONDS,
+            "With their transaction. Slow ones hold up the queue: one event after the other is handled.",
+            Query(
+                or_zero(handler(
+                    quantile(0.95, f"messaging_process_duration_seconds{{{of}}}", "messaging_destination_name") + " > 0"
+                )),
+                "{{handler}}",
+                exemplars=True,
+            ),
+        ),
+        lines(
+            "Events that wait", Unit.COUNT,
+            "By queue. A line that only rises: the handler is too slow, retries, or is away (docs/runbook.md, QueueGrows).",
+            Query(or_zero(f'rabbitmq_detailed_queue_messages{{{of}, queue!~".*[.]dead"}}'), "{{queue}}"),
+        ),
+        lines(
+            "Tried again later", Unit.PER_SECOND,
+            "By reason; what a handler needs is away. They are tried for two minutes, then they are dead letters.",
+            Query(
+                or_zero(per_second(f"numerator_messaging_retries_total{{{of}}}", "numerator_reason")), "{{numerator_reason}}"
+            ),
+        ),
+        lines(
+            "Dead letters", Unit.PER_SECOND,
+            "Given up, by reason. Each has to be looked into and replayed (docs/runbook.md, DeadLetters).",
+            Query(
+                or_zero(per_second(f"numerator_messaging_dead_letters_total{{{of}}}", "numerator_reason")),
+                "{{numerator_reason}}",
+            ),
+        ),
+        lines(
+            "Oldest event that is not sent", Unit.SECONDS,
+            "Its age. Above 10 seconds: docs/runbook.md, OutboxStuck.",
+            Query(f"max(numerator_outbox_lag_seconds{{{of}}})", "oldest"),
+        ),
+    ]  # fmt: skip
+
+
+def _processes(of: str) -> list[Panel]:
+    return [
+        lines(
+            "Processes that run", Unit.COUNT,
+            "Replicas of each process. None: docs/runbook.md, ProcessMissing.",
+            Query(f'sum by (process) (up{{job="numerator", {of}}})', "{{process}}"),
+            width=6,
+        ),
+        lines(
+            "Connections to the database in use", Unit.SHARE,
+            "Of those that a process may hold. At 100 % transactions wait: slow statements, or too small a pool "
+            "(docs/runbook.md, ConnectionsExhausted).",
+            Query(
+                f"sum by (process, instance) (db_client_connection_count{{{of}}})"
+                f" / sum by (process, instance) (db_client_connection_max{{{of}}})",
+                "{{process}} {{instance}}",
+            ),
+            width=6,
+        ),
+        lines(
+            "99 of 100 transactions got a connection within", Unit.SECONDS,
+            "Waiting here is waiting in every call.",
+            Query(
+                or_zero(f"{quantile(0.99, f'db_client_connection_wait_time_seconds{{{of}}}', 'process')} >= 0"), "{{process}}",
+                exemplars=True,
+            ),
+            width=6,
+        ),
+        lines(
+            "Behind the log of changes", Unit.SECONDS,
+            "What is held in memory is as old as this. Above 10 seconds: docs/runbook.md, FollowerBehind.",
+            Query(or_zero(f"max by (log, instance) (numerator_follower_lag_seconds{{{of}}})"), "{{log}} {{instance}}"),
+            width=6,
+        ),
+    ]  # fmt: skip
+
+
+BOARDS: tuple[Board, ...] = tuple(_board(service, own) for service, own in _SERVICES)
+"""The boards of all services."""
