@@ -4,11 +4,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from deploy.compose import backup as backups
 from deploy.compose import image
 from deploy.compose.secrets import make_secrets
 from deploy.compose.stack import PROFILES, Stack, StackError
@@ -82,6 +85,37 @@ def roll(
             with console.status(f"replacing {service}"):
                 stack.roll(service, image=image)
             console.print(f"  [green]✓[/] {service}: {time.monotonic() - began:.0f} s")
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="A new folder, best on another machine's disk.")],
+) -> None:
+    """Write what cannot be rebuilt into a folder, while everything runs. The secrets are no part of it."""
+    with _errors_told(), console.status("backing up"):
+        made = backups.back_up(Stack(), folder)
+    console.print(f"All that was committed by {made.time:%Y-%m-%d %H:%M:%S} UTC is in {folder}.")
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Written by `backup`.")],
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the data that is there.")] = False,
+    told_since: Annotated[
+        datetime | None,
+        typer.Option(help="Tell events anew since then (UTC); if not since an hour before the backup."),
+    ] = None,
+    profile: Profiles = None,
+) -> None:
+    """Make the data what it was at a backup, and start. Nothing that the backup holds is published a second time."""
+    since = told_since.replace(tzinfo=UTC) if told_since else None
+    with _errors_told():
+        made = backups.restore(
+            Stack(profiles=profile or PROFILES), folder,
+            replace=replace, told_since=since, tell=lambda step: console.print(f"  {step}"),
+        )  # fmt: skip
+    console.print(f"The data is as it was at {made.time:%Y-%m-%d %H:%M:%S} UTC, and Numerator is up.")
 
 
 @contextmanager
