@@ -45,7 +45,7 @@ test-slow: setup ## Run the suites that take their time
 
 test-compose: setup ## Run the suite of the containers; needs a Docker engine
 	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers (docker info): start one, or set DOCKER_HOST."; exit 1; }
-	@$(python) -m pytest tests/compose -q
+	@$(python) -m pytest tests/compose -q -m "compose and not slow"
 
 check: proto-check lint types imports test test-slow ## Run all that CI runs; the containers' suite only where an engine is
 	@if docker info >/dev/null 2>&1; then $(MAKE) test-compose; else \

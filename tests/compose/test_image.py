@@ -55,6 +55,7 @@ def test_image__bill_of_materials__names_what_is_installed(bare: Stack, built: s
     assert all(f"{name.replace('.', '-')}=={version} " in lock for name, version in installed.items())
 
 
+@pytest.mark.slow
 def test_image__built_again_without_a_network__is_the_same(bare: Stack, built: str) -> None:
     """From the wheels of the lock alone, without any cache: file for file the same."""
     image.fill_wheels()
