@@ -34,15 +34,15 @@ def decided(tx: Transaction, rollout: str, changes: Iterable[tuple[Record | None
 def read(tx: Transaction) -> None:
     """Read the gauges; needs the platform's scope."""
     rollouts = store.all_rollouts(tx)
-    counts = store.count_records(tx)
-    _admissions.set(
-        (
-            counts.get((rollout.name, stage.id, state), 0),
-            {"rollout": _id(rollout.name), "stage": stage.id, "state": state},
-        )
+    nobody: dict[tuple[str, str, str], int] = {
+        (rollout.name, stage.id, state): 0
         for rollout in rollouts
         for stage in rollout.stages
         for state in AdmissionState
+    }
+    _admissions.set(
+        (count, {"rollout": _id(rollout), "stage": stage, "state": state})
+        for (rollout, stage, state), count in {**nobody, **store.count_records(tx)}.items()
     )
     _state.set(
         (

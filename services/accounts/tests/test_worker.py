@@ -35,6 +35,7 @@ from services.chassis.errors import ServiceError
 from services.chassis.events import encode, event_type
 from services.chassis.ids import new_id
 from services.chassis.messaging.envelope import make_headers
+from services.chassis.testing.measures import measured_at
 from services.chassis.testing.rpc import anonymous, metadata_of, shared_keys
 from services.chassis.testing.servers import ROOT, free_ports
 from services.chassis.testing.waiting import eventually
@@ -82,7 +83,9 @@ class Processes:
     """The service's processes, on a database and a broker."""
 
     def __init__(self, world: World, amqp_url: str, logs: Path) -> None:
-        self.grpc_port, *self._metrics_ports = free_ports(4)
+        self.grpc_port, *ports = free_ports(3)
+        self.ports = dict(zip(("api", "worker"), ports, strict=True))
+        """Of the metrics."""
         self._logs = logs
         self._running: list[subprocess.Popen[bytes]] = []
         public = world.publishing_key.public_key().public_bytes(
@@ -111,7 +114,7 @@ class Processes:
 
     def start(self, name: str) -> None:
         """Start a process."""
-        environment = self._environment | {"ACCOUNTS_METRICS_PORT": str(self._metrics_ports.pop())}
+        environment = self._environment | {"ACCOUNTS_METRICS_PORT": str(self.ports.get(name, 0))}
         command = [sys.executable, "-m", "services.accounts", name]
         with (self._logs / name).open("wb") as output:
             self._running.append(
@@ -195,3 +198,8 @@ def test_processes__serve_tell_and_listen(world: World, processes: Processes, am
         properties = pika.BasicProperties(content_type=content_type, headers=headers, delivery_mode=2)
         channel.basic_publish("numerator.events", event_type(DeliveryFailed), body, properties)
         eventually(lambda: world.rows("accounts")[0]["state"] == "REAUTH_REQUIRED", timeout=20)
+        # What dashboards show is read every ten seconds.
+        gauge = "numerator_accounts_accounts"
+        eventually(
+            lambda: measured_at(processes.ports["worker"], gauge, state="REAUTH_REQUIRED") == 1, timeout=30
+        )

@@ -18,7 +18,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from services.chassis.metrics import QUICK
+from services.chassis import metrics
+from services.chassis.metrics import QUICK, Reading
 from services.chassis.telemetry import (
     ATTRIBUTES,
     SHUTDOWN_SECONDS,
@@ -27,6 +28,7 @@ from services.chassis.telemetry import (
     restore_context,
     start_telemetry,
 )
+from services.chassis.testing.measures import measured
 from services.chassis.testing.probing import probe
 from services.chassis.testing.rpc import telemetry as shared
 
@@ -74,6 +76,19 @@ def test_metrics__are_served_for_prometheus():
     assert 'service_name="publishing-api"' in text
     with pytest.raises(OSError):
         urllib.request.urlopen(f"http://127.0.0.1:{telemetry.metrics_port}/metrics", timeout=1)
+
+
+def test_reading__vanishes_when_it_is_old(monkeypatch):
+    """A gauge from a database is told as it was read last, whole; a worker that reads no more tells nothing."""
+    reading = Reading("numerator.test.reading", "For this test.")
+    reading.set([(1, {"state": "A"}), (2, {"state": "B"})])
+    first = measured("numerator_test_reading", state="A"), measured("numerator_test_reading")
+    reading.set([(5, {"state": "B"})])
+    second = measured("numerator_test_reading", state="A"), measured("numerator_test_reading")
+    monkeypatch.setattr(metrics, "STALE_SECONDS", 0.0)
+
+    assert (first, second) == ((1, 3), (0, 5))
+    assert "numerator_test_reading{" not in probe(shared().metrics_port, "/metrics").text
 
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

@@ -24,6 +24,7 @@ from deploy.sandbox.people import Person
 from services.chassis.database import Tenant
 from services.chassis.sealing import seal
 from services.chassis.testing.databases import TemporaryDatabase
+from services.chassis.testing.measures import measured_at
 from services.chassis.testing.probing import probe
 from services.chassis.testing.proxy import Proxy
 from services.chassis.testing.rpc import shared_keys
@@ -457,3 +458,17 @@ def test_sender__is_ready_with_its_database(
     finally:
         senders.close()
         proxy.close()
+
+
+@pytest.mark.parametrize("mode", ["honours"], indirect=True)
+def test_sender__counts_what_it_does(world: World, eventually: Callable[..., object]) -> None:
+    """Outcomes by step and state, and how late deliveries left, on the metrics port of its own process."""
+    world.publish("An SUV weekend")
+    port = world.senders.metrics_port
+    world.senders.start(PUBLISHING_METRICS_PORT=str(port))
+    eventually(world.done, PATIENCE)
+
+    # The database hears of an outcome before it is counted.
+    eventually(lambda: measured_at(port, "numerator_publishing_outcomes_total", state="PUBLISHED") == 4)
+    assert measured_at(port, "numerator_publishing_outcomes_total", step="SEND") == 4
+    assert measured_at(port, "numerator_publishing_lateness_seconds_count") == 4

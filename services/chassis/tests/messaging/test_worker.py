@@ -55,6 +55,7 @@ def test_worker__duplicates(database: Sample, broker: Broker, start_worker: Star
     channel.connection.close()
     worker = start_worker()
     eventually(lambda: re.search(r"messaging_client_consumed_messages\w*{[^}]*} 300", worker.metrics()), 20)
+    eventually(lambda: re.search(r"numerator_messaging_duplicates\w*{[^}]*} 200", worker.metrics()))
     assert worker.terminate() == 0
     assert sorted(database.effects()) == sorted(ids)
     assert broker.length(UNBOUND) == 0
