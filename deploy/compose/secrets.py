@@ -22,6 +22,7 @@ def make_secrets(folder: Path) -> None:
     urls = {
         "database-admin-url": f"postgresql://postgres:{postgres}@postgres:5432/numerator",
         "rabbitmq-management-url": f"http://administrator:{broker}@rabbitmq:15672",
+        "broker-amqp-url": f"amqp://administrator:{broker}@rabbitmq:5672/%2F",
     }
     for service in SERVICES:
         password = quote(keys.database_password(service))
