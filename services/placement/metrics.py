@@ -1,6 +1,6 @@
-"""What placement counts. A decision takes microseconds: what is counted for each is made beforehand."""
+"""What placement counts. A decision takes microseconds: those of a batch are counted together."""
 
-from functools import cache
+from collections.abc import Mapping
 
 from services.chassis.database import Transaction
 from services.chassis.metrics import counter, duration, gauge
@@ -16,10 +16,15 @@ _exposures = counter("numerator.placement.exposures", "Placements that were seen
 _registrations = counter("numerator.placement.registrations", "People who signed up.")
 
 
-def decided(choice: Choice) -> None:
-    """Count a decision by its first reason; of an interest, not which."""
-    reason = choice.reasons[0].partition(":")[0] if choice.reasons else ""
-    _decisions.add(1, _labels("PLACEMENT" if choice.placement else "NONE", reason))
+def verdict(choice: Choice) -> tuple[str, str]:
+    """What a decision counts as: its outcome and its first reason; of an interest, not which."""
+    return "PLACEMENT" if choice.placement else "NONE", choice.reasons[0].partition(":")[0]
+
+
+def decided(verdicts: Mapping[tuple[str, str], int]) -> None:
+    """Count decisions, all of a call at a time."""
+    for (outcome, reason), count in verdicts.items():
+        _decisions.add(count, {"outcome": outcome, "reason": reason})
 
 
 def exposed(tx: Transaction, touchpoint: str) -> None:
@@ -39,8 +44,3 @@ def watch(engine: Engine) -> None:
         "What decisions are made from: live campaigns, their placements, and people in their audiences.",
         lambda: [(count, {"kind": kind}) for kind, count in engine.counts().items()],
     )
-
-
-@cache
-def _labels(outcome: str, reason: str) -> dict[str, str]:
-    return {"outcome": outcome, "reason": reason}

@@ -1,5 +1,7 @@
 """The gRPC face of placement: proto to model and back, nothing else."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -163,20 +165,28 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
 
     def Decide(self, request: pb.DecideRequest, context: grpc.ServicerContext) -> pb.Decision:
         with timed(metrics.decision, views="one"):
-            return self._decide(request, self._clock.now())
+            (decision,) = self._decide([request])
+        return decision
 
     def DecideBatch(
         self, request: pb.DecideBatchRequest, context: grpc.ServicerContext
     ) -> pb.DecideBatchResponse:
-        now = self._clock.now()
         with timed(metrics.decision, views="batch"):
-            return pb.DecideBatchResponse(decisions=[self._decide(each, now) for each in request.requests])
+            return pb.DecideBatchResponse(decisions=self._decide(request.requests))
 
-    def _decide(self, request: pb.DecideRequest, now: datetime) -> pb.Decision:
+    def _decide(self, requests: Sequence[pb.DecideRequest]) -> list[pb.Decision]:
+        now, verdicts = self._clock.now(), Counter[tuple[str, str]]()
+        decisions = [self._decide_one(each, now, verdicts) for each in requests]
+        metrics.decided(verdicts)
+        return decisions
+
+    def _decide_one(
+        self, request: pb.DecideRequest, now: datetime, verdicts: Counter[tuple[str, str]]
+    ) -> pb.Decision:
         person, decision = request.user.removeprefix("users/"), new_id()
         touchpoint = pb.Touchpoint.Name(request.touchpoint)
         choice = self._engine.decide(person, touchpoint, decision, now, self._life)
-        metrics.decided(choice)
+        verdicts[metrics.verdict(choice)] += 1
         if choice.placement is None:
             return pb.Decision(
                 decision=decision, user=request.user, choice=pb.Decision.NONE, reasons=choice.reasons
