@@ -103,25 +103,24 @@ def restore(
     there = set(stack.docker("volume", "ls", "--quiet").split())
     if volumes[0] in there and not replace:
         raise StackError(f"the volume {volumes[0]} is there already: only --replace deletes the data in it")
-    platform = Stack(stack.settings, profiles=())
     tell("removing what runs, and its data")
-    platform.compose("rm", "--stop", "--force", "--volumes")
+    Stack(stack.settings, profiles=()).compose("rm", "--stop", "--force", "--volumes")
     for volume in there.intersection(volumes):
         stack.docker("volume", "rm", volume)
     tell("restoring the database")
-    platform.compose("up", "--detach", "--wait", "postgres")
+    stack.compose("up", "--detach", "--wait", "postgres")
     _in_postgres(stack, "psql", "--quiet", "--set=ON_ERROR_STOP=1", "numerator", source=folder / _ROLES)
     _in_postgres(
         stack, "pg_restore", "--exit-on-error", "--single-transaction", "--dbname=numerator",
         source=folder / _DATABASE,
     )  # fmt: skip
     # With nothing but the api processes: whoever handles events or sends posts must not begin before all of this is done.
-    platform.compose("up", "--detach", "--wait", *(f"{service}-api" for service in SERVICES))
+    stack.compose("up", "--detach", "--wait", *(f"{service}-api" for service in SERVICES))
     tell("putting in doubt what may have been published since the backup")
-    _run(platform, "publishing", "restored", manifest.time)
+    _run(stack, "publishing", "restored", manifest.time)
     tell("having events told anew")
     for service in SERVICES:
-        _run(platform, service, "retell", told_since or manifest.time - TOLD_BEFORE)
+        _run(stack, service, "retell", told_since or manifest.time - TOLD_BEFORE)
     tell("starting")
     stack.up()
     return manifest
