@@ -21,7 +21,7 @@ def test_gateways__kill_switch__closes_both_within_seconds(stack: Stack, outside
         return {httpx.get(url + path, headers=headers, timeout=10).status_code for url in gateways}
 
     def converge(verb: str, status: int) -> float:
-        outside.story.operator.post(f"/v1/rollouts/{ROLLOUT}:{verb}")
+        outside.story.operator.post(f"/v1/rollouts/{ROLLOUT}:{verb}", {"reason": "a test of the switch"})
         began = time.monotonic()
         eventually(lambda: answers() == {status} or None, what=f"{status} at both", seconds=10)
         return time.monotonic() - began
