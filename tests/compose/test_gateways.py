@@ -5,7 +5,7 @@ import time
 import httpx
 
 from deploy.compose.stack import Stack
-from deploy.demo.client import eventually
+from deploy.demo.client import Json, eventually
 from deploy.demo.story import ROLLOUT
 from tests.compose.outside import Outside
 
@@ -20,11 +20,11 @@ def test_gateways__kill_switch__closes_both_within_seconds(stack: Stack, outside
         headers = {"Authorization": f"Bearer {outside.story.owner.token}"}
         return {httpx.get(url + path, headers=headers, timeout=10).status_code for url in gateways}
 
-    def converge(verb: str, status: int) -> float:
-        outside.story.operator.post(f"/v1/rollouts/{ROLLOUT}:{verb}", {"reason": "a test of the switch"})
+    def converge(verb: str, body: Json, status: int) -> float:
+        outside.story.operator.post(f"/v1/rollouts/{ROLLOUT}:{verb}", body)
         began = time.monotonic()
         eventually(lambda: answers() == {status} or None, what=f"{status} at both", seconds=10)
         return time.monotonic() - began
 
-    closed, opened = converge("kill", 403), converge("unkill", 200)
+    closed, opened = converge("kill", {"reason": "a test of the switch"}, 403), converge("unkill", {}, 200)
     print(f"both closed after {closed:.2f} s, both open after {opened:.2f} s")
