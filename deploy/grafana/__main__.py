@@ -1,6 +1,7 @@
 """`python -m deploy.grafana {write,check,serve}`: the boards as files, as pages, and whether each panel has data."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -32,12 +33,9 @@ def write() -> None:
 def check_panels(url: Annotated[str, typer.Argument()] = "http://127.0.0.1:9090") -> None:
     """Ask a Prometheus for every panel's values. Exit code 1 if one shows nothing."""
     shown = asyncio.run(_check(url))
-    table = Table("board", "panel", "values now")
-    for each in shown:
-        table.add_row(each.board, each.panel, _told(each))
     empty = [each for each in shown if not each.good]
     console = Console(highlight=False)
-    console.print(table)
+    console.print(table(shown))
     console.print(f"{len(shown)} queries, {len(empty)} without data")
     raise typer.Exit(1 if empty else 0)
 
@@ -55,6 +53,14 @@ def serve() -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
+
+
+def table(shown: Sequence[Shown]) -> Table:
+    """What each panel shows, for people."""
+    found = Table("board", "panel", "values now")
+    for each in shown:
+        found.add_row(each.board, each.panel, _told(each))
+    return found
 
 
 async def _check(url: str) -> list[Shown]:
