@@ -2,7 +2,7 @@
 
 import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.compose)
             item.add_marker(pytest.mark.timeout(600))
+
+
+Note = Callable[[str, object], None]
+"""`record_property` of pytest: `make verify-containers` shows what a test has noted as a row of its table."""
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,10 +7,13 @@ import httpx
 from deploy.compose.stack import Stack
 from deploy.demo.client import Json, eventually
 from deploy.demo.story import ROLLOUT
+from tests.compose.conftest import Note
 from tests.compose.outside import Outside
 
 
-def test_gateways__kill_switch__closes_both_within_seconds(stack: Stack, outside: Outside) -> None:
+def test_gateways__kill_switch__closes_both_within_seconds(
+    stack: Stack, outside: Outside, record_property: Note
+) -> None:
     """The kill switch, and taking it back, reach each gateway without the balancer in between."""
     gateways = [f"http://{address}:8080" for address in stack.addresses("gateway", "inside")]
     assert len(gateways) == 2
@@ -27,4 +30,6 @@ def test_gateways__kill_switch__closes_both_within_seconds(stack: Stack, outside
         return time.monotonic() - began
 
     closed, opened = converge("kill", {"reason": "a test of the switch"}, 403), converge("unkill", {}, 200)
-    print(f"both closed after {closed:.2f} s, both open after {opened:.2f} s")
+    record_property(
+        "2. Two gateways converge", f"both closed after {closed:.2f} s, both open after {opened:.2f} s"
+    )

@@ -1,12 +1,14 @@
 """The image: what it is made of, and that the same commit makes the same."""
 
 import json
+import time
 
 import pytest
 
 from deploy.compose import image
 from deploy.compose.stack import Stack
 from deploy.local.stubs import ROOT
+from tests.compose.conftest import Note
 
 SIZE = 1_000_000_000
 """The most that the image may have, in bytes. Some 550 million of them are chDB's."""
@@ -56,10 +58,12 @@ def test_image__bill_of_materials__names_what_is_installed(bare: Stack, built: s
 
 
 @pytest.mark.slow
-def test_image__built_again_without_a_network__is_the_same(bare: Stack, built: str) -> None:
+def test_image__built_again_without_a_network__is_the_same(
+    bare: Stack, built: str, record_property: Note
+) -> None:
     """From the wheels of the lock alone, without any cache: file for file the same."""
     image.fill_wheels()
-    again = f"{built}-offline"
+    again, began = f"{built}-offline", time.monotonic()
     bare.docker(
         "build",
         "--quiet",
@@ -70,4 +74,10 @@ def test_image__built_again_without_a_network__is_the_same(bare: Stack, built: s
         ".",
     )
 
-    assert inside(bare, again, "sh", "-c", FILES) == inside(bare, built, "sh", "-c", FILES)
+    seconds = time.monotonic() - began
+    first, second = inside(bare, built, "sh", "-c", FILES), inside(bare, again, "sh", "-c", FILES)
+    record_property(
+        "1. The image again, without network and cache",
+        f"{seconds:.0f} s; {'the same' if first == second else 'other'} files, {first[:12]} and {second[:12]}",
+    )
+    assert first == second

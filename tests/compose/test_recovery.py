@@ -7,6 +7,7 @@ import pytest
 
 from deploy.compose.stack import Stack
 from deploy.demo.client import eventually
+from tests.compose.conftest import Note
 from tests.compose.outside import Load, Outside, under_load
 
 SERVICES = ("accounts", "rollout", "publishing", "targeting", "placement", "analytics")
@@ -34,7 +35,7 @@ def restarts(stack: Stack, container: str) -> int:
     return int(stack.inspect(container)["RestartCount"])
 
 
-def test_recovery__each_container_killed__is_back(stack: Stack, load: Load) -> None:
+def test_recovery__each_container_killed__is_back(stack: Stack, load: Load, record_property: Note) -> None:
     """One after the other, without waiting in between, as in a bad night."""
     before = {each: restarts(stack, each) for service in KILLED for each in stack.containers(service)[:1]}
     for container in before:
@@ -43,14 +44,19 @@ def test_recovery__each_container_killed__is_back(stack: Stack, load: Load) -> N
     began = time.monotonic()
     stack.wait_healthy(before, 120)
 
-    print(f"{len(before)} containers killed; all healthy {time.monotonic() - began:.0f} s after the last")
+    record_property(
+        "2. Containers killed", f"{len(before)}; all healthy {time.monotonic() - began:.0f} s after the last"
+    )
     assert all(restarts(stack, each) == count + 1 for each, count in before.items())
 
 
 @pytest.mark.parametrize("server", ["rabbitmq", "postgres"])
 @pytest.mark.parametrize("how", ["killed", "restarted"])
-def test_recovery__server__is_back(stack: Stack, load: Load, server: str, how: str) -> None:
+def test_recovery__server__is_back(
+    stack: Stack, load: Load, server: str, how: str, record_property: Note
+) -> None:
     """Broker and database; everybody else stays up, waits, and goes on."""
+    began = time.monotonic()
     (container,) = stack.containers(server)
     others = {each: restarts(stack, each) for service in KILLED for each in stack.containers(service)}
     if how == "killed":
@@ -60,16 +66,24 @@ def test_recovery__server__is_back(stack: Stack, load: Load, server: str, how: s
 
     stack.wait_healthy([container, *others], 120)
 
+    record_property(f"2. {server} {how}", f"all healthy after {time.monotonic() - began:.0f} s")
     assert {each: restarts(stack, each) for each in others} == others
 
 
-def test_recovery__after_all_this__each_post_is_there_once(outside: Outside, load: Load) -> None:
+def test_recovery__after_all_this__each_post_is_there_once(
+    outside: Outside, load: Load, record_property: Note
+) -> None:
     """By the network's own log. What was not acknowledged may be there or not, but not twice."""
     eventually(
         lambda: outside.missing(load.texts) == set() or None, what="all acknowledged posts", seconds=180
     )
 
     seen = outside.published()
-    print(f"{load.done} requests answered, {len(load.failures)} not; {len(load.texts)} publications accepted")
+    doubled = [each for each, times in seen.items() if times > 1 and each[1].startswith("Load ")]
+    record_property(
+        "2. Meanwhile",
+        f"{load.done} requests answered, {len(load.failures)} not; {len(load.texts)} publications accepted on "
+        f"4 accounts each: 0 lost, {len(doubled)} doubled",
+    )
     assert load.texts
-    assert [each for each, times in seen.items() if times > 1 and each[1].startswith("Load ")] == []
+    assert doubled == []

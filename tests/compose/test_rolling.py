@@ -2,6 +2,7 @@
 
 from deploy.compose.stack import Stack
 from deploy.demo.client import eventually
+from tests.compose.conftest import Note
 from tests.compose.outside import Outside, under_load
 from tests.compose.test_recovery import SERVICES
 
@@ -9,7 +10,9 @@ ROLLED = [*(f"{service}-{process}" for service in SERVICES for process in ("api"
           "publishing-sender", "gateway"]  # fmt: skip
 
 
-def test_rolling__restart_of_every_service__no_request_fails(stack: Stack, outside: Outside) -> None:
+def test_rolling__restart_of_every_service__no_request_fails(
+    stack: Stack, outside: Outside, record_property: Note
+) -> None:
     """New containers of another version beside the old ones, one service at a time; each request is sent once."""
     stack.docker("tag", stack.settings.numerator_image, f"{stack.settings.numerator_image}-next")
     before = {service: set(stack.containers(service)) for service in ROLLED}
@@ -17,7 +20,10 @@ def test_rolling__restart_of_every_service__no_request_fails(stack: Stack, outsi
         for service in ROLLED:
             stack.roll(service, image=f"{stack.settings.numerator_image}-next")
 
-    print(f"{load.done} requests, {len(load.failures)} failed; {len(load.texts)} publications")
+    record_property(
+        "2. Rolling restart of every service",
+        f"{len(ROLLED)} services; {load.done} requests, {len(load.failures)} failed; {len(load.texts)} publications",
+    )
     assert load.failures == []
     assert load.done > 100
     for service, old in before.items():
