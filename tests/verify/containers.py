@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from deploy.compose import image
 from deploy.compose.secrets import make_secrets
@@ -78,7 +78,7 @@ def suite() -> Iterator[Row]:
         [sys.executable, "-m", "pytest", "tests/compose", "-q", "-m", "compose", f"--junitxml={report}"],
         cwd=ROOT, check=False,
     )  # fmt: skip
-    cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+    cases = list(ET.parse(report).getroot().iter("testcase"))
     good, bad = defaultdict[str, int](int), defaultdict[str, list[str]](list)
     for case in cases:
         file = case.attrib["classname"].rpartition(".")[2]
