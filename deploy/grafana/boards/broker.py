@@ -48,7 +48,7 @@ _FLOW = [
     lines(
         "Messages that wait, by queue", Unit.COUNT,
         "The ten longest. A handler's queue that only rises: see its service's board.",
-        Query("topk(10, rabbitmq_detailed_queue_messages)", "{{queue}}"),
+        Query(or_zero("topk(10, rabbitmq_detailed_queue_messages > 0)"), "{{queue}}"),
     ),
     lines(
         "Delivered again, or dead", Unit.PER_SECOND,
