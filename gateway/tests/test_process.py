@@ -83,7 +83,7 @@ def test_process__serves_measures_and_ends(environment, tmp_path):
 def test_process__tells_that_it_leaves_while_it_takes_requests(environment):
     """A lame duck: after SIGTERM balancers hear 503 at once, on both ports, and every request is answered meanwhile."""
     url, metrics = f"http://{environment['GATEWAY_LISTEN']}", int(environment["GATEWAY_METRICS_PORT"])
-    process = start({**environment, "GATEWAY_LAME_DUCK_SECONDS": "2"})
+    process = start({**environment, "GATEWAY_LAME_DUCK_SECONDS": "5"})
     try:
         eventually(lambda: probe(metrics, "/readyz").status == 200, timeout=30)
         with httpx.Client(base_url=url) as before:
@@ -92,7 +92,7 @@ def test_process__tells_that_it_leaves_while_it_takes_requests(environment):
             process.send_signal(signal.SIGTERM)
             eventually(lambda: httpx.get(f"{url}/openz").status_code == 503, timeout=1)
             ready = httpx.get(f"{url}/readyz"), probe(metrics, "/readyz"), probe(metrics, "/healthz").status
-            answers = [httpx.get(f"{url}/docs").status_code for _ in range(20)]
+            answers = [httpx.get(f"{url}/docs").status_code for _ in range(5)]
             kept = before.get("/docs")
             answered = time.monotonic() - began
         output, _ = process.communicate(timeout=20)
@@ -104,10 +104,10 @@ def test_process__tells_that_it_leaves_while_it_takes_requests(environment):
     assert opened == 200
     assert (ready[0].status_code, ready[0].json()["reason"]) == (503, "it stops")
     assert ready[1:] == ((503, "it stops"), 200)
-    assert answered < 2  # or the next line proves nothing
-    assert answers == [200] * 20
+    assert answered < 5  # or the next line proves nothing
+    assert answers == [200] * 5
     assert (kept.status_code, kept.headers["connection"]) == (200, "close")
-    assert ended >= 2
+    assert ended >= 5
     assert process.returncode == 0, output
 
 

@@ -15,6 +15,7 @@ from services.analytics.tests.world import World
 from services.chassis.clock import FixedClock
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import Offer, serving
+from services.chassis.testing.waiting import eventually
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def serve(
             stack.callback(columns.close)
             facts = Facts(database, columns)
             facts.follower.start()
+            eventually(facts.ready)
             stack.callback(facts.follower.stop)
             offer = Offer(
                 pb_grpc.add_AnalyticsServiceServicer_to_server,

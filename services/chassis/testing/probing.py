@@ -12,8 +12,12 @@ class Answer(NamedTuple):
 
 
 def probe(port: int, path: str, accept: str = "*/*") -> Answer:
-    """What a process on this machine answers on its metrics port; an answer that takes a second is an error."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    """
+    What a process on this machine answers on its metrics port; a probe that takes a second is an error.
+
+    `/metrics` may take longer: the process has to put it together.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 if path == "/metrics" else 1)
     try:
         connection.request("GET", path, headers={"Accept": accept})
         reply = connection.getresponse()
