@@ -31,6 +31,8 @@ class ComposeSettings(BaseSettings):
     """Where the dashboards are shown on this machine."""
     numerator_otlp_port: Port = 4318
     """Where traces can be looked at on this machine."""
+    numerator_interactions_seconds: Annotated[float, Field(gt=0)] = 1
+    """How often each account's notifications are read. The sandbox network bears it; those far away want 30."""
     otel_exporter_otlp_endpoint: str = "http://otlp:4318"
     """Where processes send traces and logs; the stack's own receiver by default."""
     numerator_secrets: Path = ROOT / ".local" / "compose" / "secrets"
