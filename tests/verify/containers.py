@@ -75,7 +75,8 @@ def suite() -> Iterator[Row]:
     report = HOME / "suite.xml"
     report.parent.mkdir(parents=True, exist_ok=True)
     subprocess.run(
-        [sys.executable, "-m", "pytest", "tests/compose", "-q", "-m", "compose", f"--junitxml={report}"],
+        [sys.executable, "-m", "pytest", "tests/compose", "-q", "-m", "compose",
+         "-o", "junit_family=xunit1", f"--junitxml={report}"],
         cwd=ROOT, check=False,
     )  # fmt: skip
     cases = list(ET.parse(report).getroot().iter("testcase"))
