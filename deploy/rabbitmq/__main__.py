@@ -20,7 +20,6 @@ from deploy.rabbitmq.management import Management, ManagementError
 from deploy.rabbitmq.settings import RabbitMQSettings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-console = Console(highlight=False)
 
 
 @app.command()
@@ -51,6 +50,7 @@ def apply() -> None:
         if any(each.drift is not Drift.UNEXPECTED for each in before):
             management.import_definitions(wanted)
         after = differences(wanted, management.definitions())
+    console = Console(highlight=False)
     _show("changed", [each for each in before if each not in after])
     _show("left", after)
     if not before:
@@ -69,7 +69,7 @@ def check() -> None:
     if found:
         _show("drift", found)
         raise typer.Exit(1)
-    console.print("The broker is as it should be.")
+    Console(highlight=False).print("The broker is as it should be.")
 
 
 def _load() -> tuple[Definitions, Management]:
@@ -97,10 +97,12 @@ def _login(url: str) -> tuple[str, str]:
 def _show(title: str, found: list[Difference]) -> None:
     if not found:
         return
-    table = Table("", "kind", "name", "what", title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in ("", "kind", "name", "what"):
+        table.add_column(column, overflow="fold")
     for each in found:
         table.add_row(each.drift.value, each.kind, each.name, each.detail)
-    console.print(table)
+    Console(highlight=False).print(table)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from services.chassis import metrics
 from services.chassis.metrics import QUICK, Reading
 from services.chassis.telemetry import (
     ATTRIBUTES,
+    EXPORT_SECONDS,
     SHUTDOWN_SECONDS,
     AllowListed,
     capture_context,
@@ -162,7 +163,7 @@ def test_collector__silence_costs_the_work_nothing(black_hole, monkeypatch):
     telemetry.shutdown()
     ending = time.monotonic() - began
 
-    assert slowest < 0.5
+    assert slowest < EXPORT_SECONDS / 2  # a busy machine may take its time, but not wait for an export
     assert ending < SHUTDOWN_SECONDS + 1
     assert logging.getLogger().handlers == handlers
 

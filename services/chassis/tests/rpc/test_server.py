@@ -96,6 +96,7 @@ def test_deadline__no_work_begins_after_it(greeter, offer, get):
         held.begun.acquire(timeout=5)
         waiting = [stub.GetThing.future(get, timeout=0.2) for _ in range(5)]
         codes = [each.code() for each in waiting]
+        time.sleep(0.5)  # a server's clock of a call starts when the call arrives: later than its caller's
         held.released.set()
         first.result(timeout=5)
         assert running.server._calls.wait_idle(5)
