@@ -174,6 +174,7 @@ def test_broker__disk_lost_under_load__nothing_is_lost(
     assert doubled == []
 
 
+@pytest.mark.slow
 def test_upgrade__image_of_another_version__is_what_runs(stack: Stack, operator: Operator) -> None:
     """One service, the sender and the gateways are replaced; tests of `roll` see to it that nobody notices."""
     operator.follow("Upgrade")
