@@ -47,6 +47,9 @@ test-compose: setup ## Run the suite of the containers; needs a Docker engine
 	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers (docker info): start one, or set DOCKER_HOST."; exit 1; }
 	@$(python) -m pytest tests/compose -q -m "compose and not slow"
 
+test-runbook: setup ## Type every command of docs/runbook.md into a stack of containers
+	@$(python) -m pytest tests/compose/test_runbook.py -q
+
 check: proto-check lint types imports test test-slow ## Run all that CI runs; the containers' suite only where an engine is
 	@if docker info >/dev/null 2>&1; then $(MAKE) test-compose; else \
 	  echo "NOT RUN: tests/compose, because no Docker engine answers. CI brings one up."; fi
@@ -99,4 +102,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down reset status logs test test-slow test-compose check image compose-up compose-demo compose-down chaos bench verify verify-story verify-containers fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow test-compose test-runbook check image compose-up compose-demo compose-down chaos bench verify verify-story verify-containers fmt lint types imports protos proto-check

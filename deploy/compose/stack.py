@@ -5,6 +5,7 @@ The platform in containers, as an ops person handles it: what `docker compose` d
 """
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,8 @@ from deploy.local.stubs import ROOT
 PROFILES = ("observability", "demo")
 TIMEOUT = 240.0
 """Seconds until everything is healthy; some 60 are needed on two idle cores."""
+
+_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 class StackError(RuntimeError):
@@ -135,6 +138,17 @@ class Stack:
     def inspect(self, container: str) -> dict[str, Any]:
         """All that the engine knows of a container."""
         found: dict[str, Any] = json.loads(self.docker("inspect", container))[0]
+        return found
+
+    def memory(self) -> dict[str, float]:
+        """What each container uses, in bytes."""
+        lines = self.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}").splitlines()
+        found = {}
+        for line in lines:
+            name, used, *_ = line.split()
+            measured = re.fullmatch(r"([\d.]+)(\w+)", used)
+            if name.startswith(f"{self.project}-") and measured:
+                found[name.removeprefix(f"{self.project}-")] = float(measured[1]) * _UNITS[measured[2]]
         return found
 
     def logs(self, service: str) -> str:

@@ -2,6 +2,7 @@
 
 import shlex
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -100,7 +101,19 @@ def docker_cleanup() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def stack(docker_services: Services, settings: ComposeSettings) -> Stack:
+def coming_up(built: str) -> float:
+    """When the stack began to come up, in seconds of `time.monotonic`."""
+    return time.monotonic()
+
+
+@pytest.fixture(scope="session")
+def up_seconds(coming_up: float, docker_services: Services) -> float:
+    """How long it took from nothing but images until all was healthy."""
+    return time.monotonic() - coming_up
+
+
+@pytest.fixture(scope="session")
+def stack(up_seconds: float, settings: ComposeSettings) -> Stack:
     """The running stack."""
     return Stack(settings)
 

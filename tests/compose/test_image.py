@@ -30,12 +30,12 @@ def inside(bare: Stack, name: str, *command: str) -> str:
     return bare.docker("run", "--rm", "--network=none", f"--entrypoint={command[0]}", name, *command[1:])
 
 
-def test_image__is_small_labelled_and_nobodys(bare: Stack, built: str) -> None:
+def test_image__is_small_labelled_and_nobodys(bare: Stack, built: str, record_property: Note) -> None:
     """Within its size, with OCI labels, a user of its own, a health check and no installer."""
     found = json.loads(bare.docker("image", "inspect", built))[0]
     labels = found["Config"]["Labels"]
 
-    print(f"{found['Size'] / 1e6:,.0f} MB")
+    record_property("1. Size of the image", f"{found['Size'] / 1e6:,.0f} MB (at most {SIZE / 1e6:,.0f})")
     assert found["Size"] < SIZE
     assert found["Config"]["User"] == "10001:10001"
     assert found["Config"]["Healthcheck"]["Test"] == ["CMD", "ready", "9464"]

@@ -130,12 +130,14 @@ def test_links__within_the_runbook__lead_somewhere() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", TEXT)) <= there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chapter", [title for title in CHAPTERS if CHAPTERS[title] and title not in PLAYED])
 def test_commands__of_a_chapter__succeed(operator: Operator, chapter: str) -> None:
     """On a healthy stack every look and every remedy works."""
     operator.follow(chapter)
 
 
+@pytest.mark.slow
 def test_dead_letter__looked_into_and_replayed__has_its_effect(
     stack: Stack, outside: Outside, operator: Operator
 ) -> None:
@@ -153,6 +155,7 @@ def test_dead_letter__looked_into_and_replayed__has_its_effect(
     eventually(lambda: unheard(stack) == 0 or None, what="the refused event to have its effect", seconds=60)
 
 
+@pytest.mark.slow
 def test_broker__disk_lost_under_load__nothing_is_lost(
     stack: Stack, outside: Outside, operator: Operator, record_property: Note
 ) -> None:
@@ -189,6 +192,7 @@ def test_upgrade__image_of_another_version__is_what_runs(stack: Stack, operator:
     assert {each["Labels"]["org.opencontainers.image.version"] for each in configured} == {"next"}
 
 
+@pytest.mark.slow
 def test_backup__all_destroyed_and_restored__nothing_is_lost_or_published_twice(
     stack: Stack, ignoring: Outside, operator: Operator, record_property: Note
 ) -> None:

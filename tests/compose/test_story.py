@@ -1,13 +1,28 @@
 """The story that must always work, in containers."""
 
+import time
+
 from deploy.compose.stack import Stack
+from tests.compose.conftest import Note
 from tests.compose.outside import Outside
 
 
-def test_story__from_inside__is_told_to_its_end(stack: Stack) -> None:
+def test_story__from_inside__is_told_to_its_end(
+    stack: Stack, up_seconds: float, record_property: Note
+) -> None:
     """As `make compose-demo` plays it: by a container, over the balancer."""
+    began = time.monotonic()
     told = stack.compose("run", "--rm", "--no-deps", "--no-TTY", "story")
 
+    memory = stack.memory()
+    most = sorted(memory.items(), key=lambda each: -each[1])[:4]
+    record_property("1. From nothing until all is healthy", f"{up_seconds:.0f} s")
+    record_property("1. The whole story on it", f"{time.monotonic() - began:.0f} s")
+    record_property(
+        "1. Memory of all containers",
+        f"{sum(memory.values()) / 1e9:.2f} GB in {len(memory)}; most (MB): "
+        + ", ".join(f"{name} {used / 1e6:.0f}" for name, used in most),
+    )
     assert "15. Ops widens the stage, and takes it back" in told
     assert "✗" not in told
 

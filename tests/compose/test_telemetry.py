@@ -14,6 +14,7 @@ from deploy.grafana.check import Shown, check
 from deploy.grafana.promql import Prometheus, boards
 from deploy.local.programs import SERVICES
 from deploy.local.stubs import ROOT
+from tests.compose.conftest import Note
 from tests.compose.outside import Outside
 
 SECONDS = 240
@@ -53,9 +54,10 @@ def test_rules__hold_in_the_image(promtool: Promtool) -> None:
 @pytest.mark.parametrize(
     "file", sorted(p.name for p in (ROOT / "deploy/prometheus/rules/tests").glob("*.yml"))
 )
-def test_rules__fire_when_they_must(promtool: Promtool, file: str) -> None:
+def test_rules__fire_when_they_must(promtool: Promtool, file: str, record_property: Note) -> None:
     """And stay silent when they must: promtool's own tests."""
     told = promtool("test", "rules", f"rules/tests/{file}")
+    record_property(f"3. promtool test rules {file}", " ".join(told.split()))
 
     assert "SUCCESS" in told
     assert "FAILED" not in told
@@ -75,15 +77,14 @@ def test_targets__are_all_there(stack: Stack, outside: Outside) -> None:
         ]
         jobs = {each["metric"]["job"] for each in up}
         good = all(each["value"][1] == "1" for each in up)
-        if good and set(names) == wanted and jobs >= {"rabbitmq", "rabbitmq-queues", "balancer"}:
+        replicas = names.count("gateway-http") == len(stack.containers("gateway"))
+        if good and replicas and set(names) == wanted and jobs >= {"rabbitmq", "rabbitmq-queues", "balancer"}:
             break
         assert time.monotonic() < deadline, up
         time.sleep(1)  # between two looks; the deadline ends them
 
-    assert names.count("gateway-http") == len(stack.containers("gateway"))
 
-
-def test_panels__all_have_data(stack: Stack, outside: Outside) -> None:
+def test_panels__all_have_data(stack: Stack, outside: Outside, record_property: Note) -> None:
     """
     While the story is told, no panel of any board is empty.
 
@@ -101,6 +102,7 @@ def test_panels__all_have_data(stack: Stack, outside: Outside) -> None:
         )
 
     Console(width=160).print(table(shown))
+    record_property("3. Panels", f"{len(shown)} queries of {len(boards())} boards, none without data")
     assert len(shown) == sum(
         len(panel.get("targets", ())) for board in boards().values() for panel in board["panels"]
     )
