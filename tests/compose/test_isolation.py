@@ -80,7 +80,7 @@ def test_network__stores__are_not_where_the_outside_is(configured: dict[str, Any
         "accounts-api", "accounts-worker",
     }  # fmt: skip
     if network == "edge":
-        assert there == {"balancer", "gateway", "prometheus"}
+        assert there == {"balancer", "gateway"}
 
 
 def test_secrets__of_a_container__are_its_own_and_only_files(
