@@ -78,26 +78,26 @@ class Stack:
         """
         old = self.containers(service)
         environment = {"NUMERATOR_IMAGE": image} if image else {}
-        for number, leaving in enumerate(old):
+        for leaving in old:
             before = set(self.containers(service))
             self.compose(
                 "up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{service}={len(old) + 1}", service,
                 environment=environment,
             )  # fmt: skip
             coming = set(self.containers(service)) - before
+            if not coming:
+                raise StackError(f"{service}: no new container was started; {leaving[:12]} goes on")
             try:
                 self.wait_healthy(coming, timeout)
             except StackError:
-                self.docker("rm", "--force", *coming)
+                self.docker("rm", "--force", "--volumes", *coming)
                 raise
-            if number == 0 and not coming:
-                raise StackError(f"{service}: no new container was started")
             self.docker("stop", "--time", "40", leaving)
             self.docker("rm", "--volumes", leaving)
 
-    def containers(self, service: str, *, every: bool = False) -> list[str]:
-        """The ids of a service's running containers, the oldest first; with `every` also of those that have ended."""
-        found = self.compose("ps", "--quiet", "--no-trunc", *(["--all"] if every else []), service).split()
+    def containers(self, service: str) -> list[str]:
+        """The ids of a service's running containers, the oldest first."""
+        found = self.compose("ps", "--quiet", "--no-trunc", service).split()
         return sorted(found, key=lambda each: str(self.inspect(each)["Created"]))
 
     def addresses(self, service: str, network: str) -> list[str]:
@@ -150,10 +150,6 @@ class Stack:
             if name.startswith(f"{self.project}-") and measured:
                 found[name.removeprefix(f"{self.project}-")] = float(measured[1]) * _UNITS[measured[2]]
         return found
-
-    def logs(self, service: str) -> str:
-        """What a service's containers have printed."""
-        return self.compose("logs", "--no-color", "--no-log-prefix", service)
 
     # ---- the command lines
 

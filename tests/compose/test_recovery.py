@@ -7,10 +7,10 @@ import pytest
 
 from deploy.compose.stack import Stack
 from deploy.demo.client import eventually
+from deploy.local.programs import SERVICES
 from tests.compose.conftest import Note
 from tests.compose.outside import Load, Outside, under_load
 
-SERVICES = ("accounts", "rollout", "publishing", "targeting", "placement", "analytics")
 KILLED = [*(f"{service}-{process}" for service in SERVICES for process in ("api", "worker")),
           "publishing-sender", "gateway", "balancer", "sandbox"]  # fmt: skip
 

@@ -2,9 +2,9 @@
 
 from deploy.compose.stack import Stack
 from deploy.demo.client import eventually
+from deploy.local.programs import SERVICES
 from tests.compose.conftest import Note
 from tests.compose.outside import Outside, under_load
-from tests.compose.test_recovery import SERVICES
 
 ROLLED = [*(f"{service}-{process}" for service in SERVICES for process in ("api", "worker")),
           "publishing-sender", "gateway"]  # fmt: skip
