@@ -1,9 +1,7 @@
-"""
-A rollout's plan: what a YAML file says, checked and made plain. Pure: no I/O, no clock.
+"""What a plan consists of, and how it is spelled out again."""
 
-`parse` makes a Plan of a text or tells all its mistakes with line and field; `diff` tells two plans apart.
-"""
-
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta, tzinfo
@@ -12,7 +10,9 @@ from types import MappingProxyType
 from typing import Any
 
 from services.rollout.model import BUCKETS, EDITION_FLAG
+from services.rollout.predicates import holds
 
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _DAY = timedelta(days=1)
 _MIDNIGHT = time(0)
 
@@ -65,6 +65,15 @@ class FailMode(StrEnum):
     CLOSED = "CLOSED"
 
 
+CHECKS: Mapping[str, GuardrailKind] = MappingProxyType(
+    {
+        "breakers": GuardrailKind.BREAKER,
+        "guardrails": GuardrailKind.GUARDRAIL,
+        "signals": GuardrailKind.SIGNAL,
+    }
+)
+"""The keys of a plan under which checks stand, in the order in which they are made."""
+
 METRICS: Mapping[str, Worse] = MappingProxyType(
     {
         "publish.error_rate": Worse.UP,
@@ -113,6 +122,12 @@ class Window:
         )
         return next(opening for opening in openings if opening >= moment and self.contains(opening))
 
+    def __str__(self) -> str:
+        """As a plan spells it: "Mon,Tue 08:00-16:30 Europe/Berlin"."""
+        days = ",".join(DAYS[day] for day in sorted(self.days))
+        end = "24:00" if self.end == _MIDNIGHT else f"{self.end:%H:%M}"
+        return f"{days} {self.start:%H:%M}-{end} {self.zone}"
+
 
 @dataclass(frozen=True, slots=True)
 class Hold:
@@ -136,6 +151,17 @@ class Hold:
         """Whether nothing is asked, so that only a person ends the stage."""
         return self == Hold()
 
+    @property
+    def outline(self) -> dict[str, Any]:
+        """As a plan spells it; empty when it is."""
+        parts = {
+            "time": duration_text(self.time),
+            "exposures": self.exposures,
+            "approvals": self.approvals,
+            "window": str(self.window) if self.window else "",
+        }
+        return _filled(parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -144,6 +170,16 @@ class Limits:
     requests_per_minute: int = 0
     bound_accounts: int = 0
     live_placements: int = 0
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """As a plan spells it; empty when nothing is limited."""
+        parts = {
+            "requests_per_min": self.requests_per_minute,
+            "bound_accounts": self.bound_accounts,
+            "live_placements": self.live_placements,
+        }
+        return _filled(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +195,18 @@ class Audience:
     kind: AudienceKind = AudienceKind.EVERYONE
     segment: str = ""
     tenants: frozenset[str] = frozenset()
+
+    @property
+    def outline(self) -> Any:
+        """As a plan spells it."""
+        match self.kind:
+            case AudienceKind.EVERYONE:
+                return "everyone"
+            case AudienceKind.SEGMENT:
+                return {"segment": self.segment}
+            case AudienceKind.TENANTS:
+                return {"tenants": sorted(self.tenants)}
+        return {"waitlist": self.kind.lower()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +228,20 @@ class Stage:
     hold: Hold = Hold()
     limits: Limits = Limits()
     ramp: timedelta = timedelta(0)
+
+    @property
+    def outline(self) -> dict[str, Any]:
+        """As a plan spells it."""
+        parts = {
+            "ring": self.id,
+            "audience": self.audience.outline,
+            "percent": percent_text(self.basis_points),
+            "quota": self.quota,
+            "ramp": duration_text(self.ramp),
+            "hold": self.hold.outline,
+            "limits": self.limits.outline,
+        }
+        return _filled(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +270,22 @@ class Guardrail:
     action: Action
     dry_run: bool
 
+    @property
+    def outline(self) -> dict[str, Any]:
+        """As a plan spells it."""
+        if self.max_rate is not None:
+            judged: dict[str, Any] = {"max": percent_text(round(self.max_rate * BUCKETS))}
+        else:
+            judged = {"worse": self.worse.lower(), "vs": "control", "alpha": self.alpha}
+        return {
+            "metric": self.metric,
+            **judged,
+            "windows": self.windows,
+            "min_samples": self.min_samples,
+            "action": self.action.lower(),
+            "dry_run": self.dry_run,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Policies:
@@ -226,6 +304,15 @@ class Segment:
 
     tenants: frozenset[str] = frozenset()
     rule: Mapping[str, Any] | None = None
+
+    @property
+    def outline(self) -> Any:
+        """As a plan spells it."""
+        return sorted(self.tenants) if self.rule is None else self.rule
+
+    def has(self, enterprise: str, attributes: Mapping[str, Any]) -> bool:
+        """Whether the enterprise, with these attributes, belongs to it."""
+        return enterprise in self.tenants or (self.rule is not None and holds(self.rule, attributes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,14 +347,57 @@ class Plan:
     fail_mode: FailMode = FailMode.LAST_GOOD
     text: str = field(default="", compare=False, repr=False)
 
+    @property
+    def outline(self) -> dict[str, Any]:
+        """
+        As a plan spells it, in one way for all that mean the same: defaults written out, limits at their stages.
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One place in which two plans differ, as a person would write it; "none" where there is nothing."""
+        `parse` of it, as YAML, is this plan again.
+        """
+        parts = {
+            "rollout": self.rollout,
+            "flag": self.flag,
+            "eligible": self.eligible,
+            "requires": list(self.requires),
+            "control_share": percent_text(self.control_share),
+            "segments": {name: segment.outline for name, segment in self.segments.items()},
+            "stages": [stage.outline for stage in self.stages],
+        }
+        for key, kind in CHECKS.items():
+            parts[key] = [each.outline for each in self.guardrails if each.kind is kind]
+        policies = self.policies
+        parts["on"] = {
+            "no_data": f"{policies.no_data_action.lower()} after {duration_text(policies.no_data_after)}",
+            "srm": policies.srm.lower(),
+            "inconclusive": policies.inconclusive.lower(),
+        }
+        parts["narrowing"] = policies.narrowing.lower()
+        parts["start"] = f"{self.start_at:%Y-%m-%dT%H:%M:%SZ}" if self.start_at else ""
+        parts["approvals"] = _filled({"start": self.approvals_to_start, "change": self.approvals_to_change})
+        parts["fail_mode"] = self.fail_mode.lower()
+        return {key: part for key, part in parts.items() if part not in ("", [], {})}
 
-    path: str
-    before: str
-    after: str
+    @property
+    def sha256(self) -> str:
+        """Of what the plan means: comments, spacing, and defaults that are written out do not change it."""
+        canonical = json.dumps(self.outline, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def __str__(self) -> str:
-        return f"{self.path}: {self.before} -> {self.after}"
+
+def percent_text(basis_points: int) -> str:
+    """A share as a plan spells it: "5%", "0.25%"."""
+    return f"{basis_points // 100}{f'.{basis_points % 100:02}'.rstrip('0').rstrip('.')}%"
+
+
+def duration_text(duration: timedelta) -> str:
+    """A length of time as a plan spells it: "3d", "1h30m"; "" for none."""
+    minutes, seconds = divmod(duration // timedelta(seconds=1), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number)
+
+
+def _filled(parts: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not there."""
+    return {key: part for key, part in parts.items() if part not in (0, "", {})}
