@@ -1,4 +1,4 @@
-"""The rules of admission: properties over random populations, and the frozen buckets."""
+"""The rules of admission: properties over random populations."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -33,27 +33,6 @@ def make_records(verified: list[bool]) -> list[Record]:
 
 def active(records: list[Record]) -> set[str]:
     return {record.enterprise for record in records if record.state is AdmissionState.ACTIVE}
-
-
-@pytest.mark.parametrize(
-    ("enterprise", "bucket"),
-    [
-        ("enterprises/tianshan", 4110),
-        ("enterprises/a", 6890),
-        ("enterprises/b", 3520),
-        ("enterprises/long-name-0001", 127),
-    ],
-)
-def test_bucket__golden_vectors(enterprise: str, bucket: int) -> None:
-    """An enterprise's bucket is the same for ever, whatever library computes it."""
-    assert model.bucket_of("rollouts/enterprise-edition", enterprise) == bucket
-
-
-def test_bucket__spreads_evenly() -> None:
-    """A quarter of the buckets holds a quarter of the enterprises, within what chance allows."""
-    inside = sum(model.bucket_of("s", f"enterprises/{n}") < 2_500 for n in range(10_000))
-
-    assert 2_300 < inside < 2_700
 
 
 def test_decide__quota_in_order_of_arrival() -> None:
