@@ -1,30 +1,31 @@
-"""Every SQL statement of rollout: model objects in and out."""
+"""The SQL of rollouts, of what is known of enterprises, and of the records of who is in: model objects in and out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from services.chassis.buckets import bucket_of
 from services.chassis.database import Transaction
+from services.rollout import plan as plans
+from services.rollout.decision import Taken
 from services.rollout.model import (
     AdmissionState,
     Anchor,
+    Cause,
+    Listed,
     Reason,
     Record,
     Rollout,
     RolloutState,
-    Stage,
-    bucket_of,
+    Source,
+    Subject,
 )
 
-_ROLLOUT = "select * from rollouts"
-_RECORD = """
-    select e.enterprise, e.arrival, e.verified, a.state, a.reason, a.stage, a.position, a.bucket, a.seat, a.admit_time
-    from admissions a join enterprises e on e.enterprise = a.enterprise
-"""
-_PART = "case a.state when 'ACTIVE' then 0 when 'SUSPENDED' then 1 else 2 end"
-_NUMBER = "case a.state when 'WAITLISTED' then e.arrival else a.seat end"
+_PART = "case a.state when 'ACTIVE' then 0 when 'SUSPENDED' then 1 when 'WAITLISTED' then 2 else 3 end"
+_NUMBER = "coalesce(a.seat, e.arrival)"
 
 
 def lock(tx: Transaction) -> None:
@@ -32,18 +33,22 @@ def lock(tx: Transaction) -> None:
     Wait until nobody else decides, and let others wait until the transaction ends.
 
     Whoever changes a rollout or learns of an enterprise comes through here first: so quotas are exact, a rollout that is
-    being made misses no enterprise, and snapshots have one order.
+    being made misses no enterprise, and versions have one order.
     """
     tx.execute("select pg_advisory_xact_lock(hashtext('rollout'), hashtext('decisions'))")
+
+
+# Rollouts
 
 
 def insert_rollout(tx: Transaction, rollout: Rollout) -> bool:
     """Store a new rollout. False when its name or its flag is taken."""
     stored = tx.execute(
         """
-        insert into rollouts (name, flag, salt, stages, state, stage, killed, anchors, revision, create_time, update_time)
-        values (%(name)s, %(flag)s, %(salt)s, %(stages)s, %(state)s, %(stage)s, %(killed)s, %(anchors)s, %(revision)s,
-                %(create_time)s, %(update_time)s)
+        insert into rollouts (name, flag, salt, plan, plan_version, author, state, stage, stage_time, basis_points, killed,
+                              cause, reason, revision, create_time, update_time)
+        values (%(name)s, %(flag)s, %(salt)s, %(plan)s, %(plan_version)s, %(author)s, %(state)s, %(stage)s, %(stage_time)s,
+                %(basis_points)s, %(killed)s, %(cause)s, %(reason)s, %(revision)s, %(create_time)s, %(update_time)s)
         on conflict do nothing
         """,
         _row(rollout),
@@ -55,12 +60,16 @@ def update_rollout(tx: Transaction, rollout: Rollout) -> None:
     """Store a changed rollout."""
     tx.execute(
         """
-        update rollouts set state = %(state)s, stage = %(stage)s, killed = %(killed)s, anchors = %(anchors)s,
-               revision = %(revision)s, update_time = %(update_time)s
+        update rollouts set plan = %(plan)s, plan_version = %(plan_version)s, author = %(author)s, state = %(state)s,
+               stage = %(stage)s, stage_time = %(stage_time)s, basis_points = %(basis_points)s, killed = %(killed)s,
+               cause = %(cause)s, reason = %(reason)s, revision = %(revision)s, update_time = %(update_time)s
         where name = %(name)s
         """,
         _row(rollout),
     )
+
+
+_ROLLOUT = "select r.*, (select count(*) from anchors where rollout = r.name) as anchors from rollouts r"
 
 
 def get_rollout(tx: Transaction, name: str) -> Rollout | None:
@@ -94,6 +103,261 @@ def list_rollouts(tx: Transaction, *, limit: int, before: tuple[str, str] | None
     return [_rollout(row) for row in rows.fetchall()]
 
 
+def save_plan(tx: Transaction, rollout: Rollout) -> None:
+    """Keep the plan in force as a version of its own."""
+    tx.execute(
+        "insert into plans (rollout, version, text, sha256, author, create_time) values (%s, %s, %s, %s, %s, %s)",
+        (rollout.name, rollout.plan_version, rollout.plan.text, rollout.plan.sha256, rollout.author, tx.now),
+    )
+
+
+def page_plans(tx: Transaction, rollout: str, *, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+    """Versions of a plan, newest first: version, text, sha256, author, create_time."""
+    rows = tx.execute(
+        """
+        select version, text, sha256, author, create_time from plans
+        where rollout = %(rollout)s and (%(before)s::integer is null or version < %(before)s)
+        order by version desc limit %(limit)s
+        """,
+        {"rollout": rollout, "before": before, "limit": limit},
+    )
+    return rows.fetchall()
+
+
+# Anchors
+
+
+def push_anchor(tx: Transaction, rollout: Rollout, anchor: Anchor) -> None:
+    """Remember what is served before a widening."""
+    tx.execute(
+        """
+        insert into anchors (rollout, number, stage, stage_time, basis_points, flag, held)
+        select %(rollout)s, coalesce(max(number), 0) + 1, %(stage)s, %(stage_time)s, %(basis_points)s, %(flag)s, %(held)s
+        from anchors where rollout = %(rollout)s
+        """,
+        {
+            "rollout": rollout.name,
+            "stage": anchor.stage,
+            "stage_time": anchor.stage_time,
+            "basis_points": anchor.basis_points,
+            "flag": Jsonb(anchor.flag),
+            "held": Jsonb(anchor.held),
+        },
+    )
+
+
+def pop_anchor(tx: Transaction, rollout: Rollout, *, oldest: bool = False) -> Anchor | None:
+    """Take the newest anchor away, or all of them down to the oldest; returns that one."""
+    rows = tx.execute(
+        """
+        delete from anchors where rollout = %(rollout)s and number >=
+          (select case when %(oldest)s then min(number) else max(number) end from anchors where rollout = %(rollout)s)
+        returning number, stage, stage_time, basis_points, flag, held
+        """,
+        {"rollout": rollout.name, "oldest": oldest},
+    ).fetchall()
+    if not rows:
+        return None
+    row = min(rows, key=lambda each: each["number"])
+    del row["number"]
+    return Anchor(**row)
+
+
+def anchored_stages(tx: Transaction, rollout: str) -> frozenset[str]:
+    """The stages that a rollback may go back to."""
+    rows = tx.execute("select distinct stage from anchors where rollout = %s", (rollout,))
+    return frozenset(row["stage"] for row in rows)
+
+
+# What is known of enterprises
+
+
+def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> bool:
+    """Remember whether an enterprise is verified, unless something newer is known. Whether this was news."""
+    saved = tx.execute(
+        """
+        insert into enterprises as known (enterprise, verified, told_time) values (%s, %s, %s)
+        on conflict (enterprise) do update set verified = excluded.verified, told_time = excluded.told_time
+          where known.told_time < excluded.told_time
+        """,
+        (enterprise, verified, told),
+    )
+    return saved.rowcount == 1
+
+
+def save_attributes(tx: Transaction, enterprise: str, attributes: dict[str, str]) -> bool:
+    """Replace what operators set of an enterprise. False when it is not known."""
+    saved = tx.execute(
+        "update enterprises set attributes = %s where enterprise = %s", (Jsonb(attributes), enterprise)
+    )
+    return saved.rowcount == 1
+
+
+def get_enterprise(tx: Transaction, enterprise: str) -> dict[str, Any] | None:
+    """What is known of an enterprise: enterprise, arrival, verified, attributes."""
+    return tx.execute(
+        "select enterprise, arrival, verified, attributes from enterprises where enterprise = %s",
+        (enterprise,),
+    ).fetchone()
+
+
+def subjects(
+    tx: Transaction, rollout: Rollout, enterprises: Collection[str] | None = None
+) -> dict[str, Subject]:
+    """
+    Enterprises in view of a rollout, by name: all, or these.
+
+    Joined here, not by PostgreSQL: where row-level security lets everything through it expects a handful of rows, and its plan
+    takes seconds for some thousands.
+    """
+    some = {"some": None if enterprises is None else list(enterprises), "rollout": rollout.name, "now": tx.now}
+    known = tx.execute(
+        """
+        select enterprise, arrival, verified, attributes from enterprises
+        where %(some)s::text[] is null or enterprise = any(%(some)s) order by arrival
+        """,
+        some,
+    ).fetchall()
+    listed = tx.execute(
+        """
+        select enterprise, kind from list_entries
+        where rollout = %(rollout)s and (expire_time is null or expire_time > %(now)s)
+          and (%(some)s::text[] is null or enterprise = any(%(some)s))
+        """,
+        some,
+    )
+    lists = {row["enterprise"]: Listed(row["kind"]) for row in listed}
+    accepted = tx.execute(
+        """
+        select accepted_by, min(number) as number from invitations
+        where rollout = %(rollout)s and accepted_by is not null
+          and (%(some)s::text[] is null or accepted_by = any(%(some)s)) group by accepted_by
+        """,
+        some,
+    )
+    invited = {row["accepted_by"]: row["number"] for row in accepted}
+    waiting = tx.execute(
+        """
+        select enterprise, number from waitlist_entries
+        where rollout = %(rollout)s and (%(some)s::text[] is null or enterprise = any(%(some)s))
+        """,
+        some,
+    )
+    joined = {row["enterprise"]: row["number"] for row in waiting}
+    return {
+        name: Subject(
+            enterprise=name,
+            arrival=row["arrival"],
+            bucket=bucket_of(rollout.salt, name),
+            control_bucket=bucket_of(f"{rollout.salt}/control", name),
+            attributes=row["attributes"] | {"verified": row["verified"]},
+            listed=lists.get(name),
+            invited=invited.get(name),
+            joined=joined.get(name),
+        )
+        for row in known
+        for name in [row["enterprise"]]
+    }
+
+
+# Records
+
+_DECIDED = "a.enterprise, a.state, a.reason, a.source, a.stage, a.seat, a.held, a.queue_key, a.admit_time"
+
+
+def records(
+    tx: Transaction, rollout: Rollout, enterprises: Collection[str] | None = None
+) -> tuple[dict[str, Record], list[Record]]:
+    """
+    A rollout's records by enterprise, as they were decided, with what is known of the enterprises now; and a first record
+    for each enterprise of which nothing is decided. All, or these.
+    """
+    known = subjects(tx, rollout, enterprises)
+    rows = tx.execute(
+        f"""
+        select {_DECIDED} from admissions a
+        where rollout = %(rollout)s and (%(some)s::text[] is null or enterprise = any(%(some)s))
+        """,
+        {"rollout": rollout.name, "some": None if enterprises is None else list(enterprises)},
+    )
+    decided = {row["enterprise"]: _record(known[row["enterprise"]], row) for row in rows}
+    return decided, [Record(subject) for name, subject in known.items() if name not in decided]
+
+
+def taken(tx: Transaction, rollout: str, but: Collection[str]) -> Taken:
+    """What of the seats all enterprises hold but these."""
+    row = tx.execute(
+        """
+        select (select count(*) from admissions where rollout = %(rollout)s and held and enterprise <> all(%(but)s)) as held,
+               (select coalesce(max(seat), 0) from admissions where rollout = %(rollout)s) as last_seat
+        """,
+        {"rollout": rollout, "but": list(but)},
+    ).fetchall()[0]
+    return Taken(row["held"], row["last_seat"])
+
+
+def page_records(
+    tx: Transaction, rollout: Rollout, *, limit: int, after: tuple[int, int, str] | None = None
+) -> list[Record]:
+    """Records after the one with this `listing_key`: the active by seat, the suspended by seat, the rest by arrival."""
+    rows = tx.execute(
+        f"""
+        select {_DECIDED} from admissions a join enterprises e on e.enterprise = a.enterprise
+        where a.rollout = %s and ({_PART}, {_NUMBER}, a.enterprise) > (%s, %s, %s)
+        order by {_PART}, {_NUMBER}, a.enterprise limit %s
+        """,
+        (rollout.name, *(after or (-1, 0, "")), limit),
+    ).fetchall()
+    known = subjects(tx, rollout, [row["enterprise"] for row in rows])
+    return [_record(known[row["enterprise"]], row) for row in rows]
+
+
+def listing_key(record: Record) -> tuple[int, int, str]:
+    """By what `page_records` orders."""
+    order = [AdmissionState.ACTIVE, AdmissionState.SUSPENDED, AdmissionState.WAITLISTED, AdmissionState.REVOKED]
+    number = record.subject.arrival if record.seat is None else record.seat
+    return order.index(record.state), number, record.enterprise
+
+
+def position(tx: Transaction, rollout: str, record: Record) -> int:
+    """The place on the waitlist, from 1; 0 for whoever does not wait for a place."""
+    return positions(tx, rollout, [record])[record.enterprise]
+
+
+def positions(tx: Transaction, rollout: str, of: Iterable[Record]) -> dict[str, int]:
+    """The places of several; of all enterprises, so it needs the platform's scope."""
+    waiting = {record.enterprise: record.queue_key for record in of}
+    rows = tx.execute(
+        """
+        select key, (select count(*) from admissions a where rollout = %s and queue_key <> '' and queue_key <= key) as place
+        from unnest(%s::text[]) as key
+        """,
+        (rollout, [key for key in waiting.values() if key]),
+    )
+    places = {row["key"]: row["place"] for row in rows}
+    return {enterprise: places.get(key, 0) for enterprise, key in waiting.items()}
+
+
+def save_records(tx: Transaction, rollout: Rollout, decided: Iterable[Record], version: int) -> None:
+    """Store decided records under a version of the admissions."""
+    tx.executemany(
+        """
+        insert into admissions (rollout, enterprise, state, reason, source, stage, seat, held, queue_key, admit_time, version)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+        on conflict (rollout, enterprise) do update set state = excluded.state, reason = excluded.reason,
+               source = excluded.source, stage = excluded.stage, seat = excluded.seat, held = excluded.held,
+               queue_key = excluded.queue_key, admit_time = excluded.admit_time, version = excluded.version
+        """,
+        [
+            (
+                rollout.name, r.enterprise, r.state, r.reason, r.source, r.stage, r.seat, r.held, r.queue_key,
+                r.admit_time, version,
+            )
+            for r in decided
+        ],
+    )  # fmt: skip
+
+
 def count_admissions(tx: Transaction, names: Sequence[str]) -> dict[str, tuple[int, int]]:
     """How many are active and how many wait in each of these rollouts; one that is not there has nobody."""
     rows = tx.execute(
@@ -115,119 +379,8 @@ def count_records(tx: Transaction) -> dict[tuple[str, str, str], int]:
     return {(row["rollout"], row["stage"], row["state"]): row["count"] for row in rows}
 
 
-def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> bool:
-    """Remember whether an enterprise is verified, unless something newer is known. Whether this was news."""
-    saved = tx.execute(
-        """
-        insert into enterprises as known (enterprise, verified, told_time) values (%s, %s, %s)
-        on conflict (enterprise) do update set verified = excluded.verified, told_time = excluded.told_time
-          where known.told_time < excluded.told_time
-        """,
-        (enterprise, verified, told),
-    )
-    return saved.rowcount == 1
-
-
-def records(tx: Transaction, rollout: Rollout) -> tuple[dict[str, Record], list[Record]]:
-    """
-    A rollout's records by enterprise, as they were decided, with what is known of the enterprises now; and a first record
-    for each enterprise of which nothing is decided.
-
-    Joined here, not by PostgreSQL: where row-level security lets everything through it expects a handful of rows, and its plan
-    takes seconds for some thousands.
-    """
-    enterprises = tx.execute("select enterprise, arrival, verified from enterprises").fetchall()
-    admissions = tx.execute(
-        "select enterprise, state, reason, stage, position, bucket, seat, admit_time from admissions where rollout = %s",
-        (rollout.name,),
-    ).fetchall()
-    decisions = {row["enterprise"]: row for row in admissions}
-    decided: dict[str, Record] = {}
-    first: list[Record] = []
-    for row in enterprises:
-        name = row["enterprise"]
-        decision = decisions.get(name)
-        if decision is None:
-            first.append(Record(**row, bucket=bucket_of(rollout.salt, name)))
-        else:
-            decided[name] = _record(row | decision)
-    return decided, first
-
-
-def get_record(tx: Transaction, rollout: Rollout, enterprise: str) -> Record | None:
-    """What is known and decided of one enterprise; None when nobody told of it yet."""
-    row = tx.execute(
-        _RECORD + " where (a.rollout, a.enterprise) = (%s, %s)", (rollout.name, enterprise)
-    ).fetchone()
-    return _record(row) if row else None
-
-
-def page_records(
-    tx: Transaction, rollout: Rollout, *, limit: int, after: tuple[int, int] | None = None
-) -> list[Record]:
-    """Records after the one with this `listing_key`: the active by seat, the suspended by seat, the rest by arrival."""
-    rows = tx.execute(
-        _RECORD
-        + f" where a.rollout = %s and ({_PART}, {_NUMBER}) > (%s, %s) order by {_PART}, {_NUMBER} limit %s",
-        (rollout.name, *(after or (-1, 0)), limit),
-    )
-    return [_record(row) for row in rows.fetchall()]
-
-
-def listing_key(record: Record) -> tuple[int, int]:
-    """By what `page_records` orders."""
-    part = {AdmissionState.ACTIVE: 0, AdmissionState.SUSPENDED: 1, AdmissionState.WAITLISTED: 2}[record.state]
-    return part, record.arrival if record.seat is None else record.seat
-
-
-def save_records(tx: Transaction, rollout: Rollout, decided: Iterable[Record]) -> None:
-    """Store decided records."""
-    tx.executemany(
-        """
-        insert into admissions (rollout, enterprise, state, reason, stage, position, bucket, seat, admit_time)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
-        on conflict (rollout, enterprise) do update set state = excluded.state, reason = excluded.reason,
-               stage = excluded.stage, position = excluded.position, seat = excluded.seat, admit_time = excluded.admit_time
-        """,
-        [
-            (
-                rollout.name,
-                r.enterprise,
-                r.state,
-                r.reason,
-                r.stage,
-                r.position,
-                r.bucket,
-                r.seat,
-                r.admit_time,
-            )
-            for r in decided
-        ],
-    )
-
-
-def save_snapshot(tx: Transaction, version: int, sha256: str, document: bytes) -> None:
-    """Store the newest snapshot in the place of the one before."""
-    tx.execute(
-        """
-        insert into snapshots (version, sha256, document) values (%s, %s, %s)
-        on conflict (only_one) do update set version = excluded.version, sha256 = excluded.sha256,
-               document = excluded.document
-        """,
-        (version, sha256, document),
-    )
-
-
-def get_snapshot(tx: Transaction) -> tuple[int, str, bytes] | None:
-    """The newest snapshot: version, hash, compressed document."""
-    row = tx.execute("select version, sha256, document from snapshots").fetchone()
-    return (row["version"], row["sha256"], row["document"]) if row else None
-
-
-def snapshot_version(tx: Transaction) -> int:
-    """The version of the newest snapshot; 0 before the first."""
-    row = tx.execute("select version from snapshots").fetchone()
-    return row["version"] if row else 0
+_parse = lru_cache(maxsize=64)(plans.parse)
+"""Plans do not change under their text, and each decision reads them."""
 
 
 def _row(rollout: Rollout) -> dict[str, Any]:
@@ -235,13 +388,16 @@ def _row(rollout: Rollout) -> dict[str, Any]:
         "name": rollout.name,
         "flag": rollout.flag,
         "salt": rollout.salt,
-        "stages": Jsonb(
-            [{"id": s.id, "basis_points": s.basis_points, "quota": s.quota} for s in rollout.stages]
-        ),
+        "plan": rollout.plan.text,
+        "plan_version": rollout.plan_version,
+        "author": rollout.author,
         "state": rollout.state,
         "stage": rollout.stage,
+        "stage_time": rollout.stage_time,
+        "basis_points": rollout.basis_points,
         "killed": rollout.killed,
-        "anchors": Jsonb([{"stage": a.stage, "seated": sorted(a.seated)} for a in rollout.anchors]),
+        "cause": rollout.cause,
+        "reason": rollout.reason,
         "revision": rollout.revision,
         "create_time": rollout.create_time,
         "update_time": rollout.update_time,
@@ -250,19 +406,23 @@ def _row(rollout: Rollout) -> dict[str, Any]:
 
 def _rollout(row: dict[str, Any]) -> Rollout:
     return Rollout(
-        name=row["name"],
-        flag=row["flag"],
-        salt=row["salt"],
-        stages=tuple(Stage(**stage) for stage in row["stages"]),
-        state=RolloutState(row["state"]),
-        stage=row["stage"],
-        killed=row["killed"],
-        anchors=tuple(Anchor(each["stage"], frozenset(each["seated"])) for each in row["anchors"]),
-        revision=row["revision"],
-        create_time=row["create_time"],
-        update_time=row["update_time"],
+        **{
+            **row,
+            "plan": _parse(row["plan"]),
+            "state": RolloutState(row["state"]),
+            "cause": Cause(row["cause"]),
+        }
     )
 
 
-def _record(row: dict[str, Any]) -> Record:
-    return Record(**{**row, "state": AdmissionState(row["state"]), "reason": Reason(row["reason"])})
+def _record(subject: Subject, row: dict[str, Any]) -> Record:
+    decided = {key: value for key, value in row.items() if key != "enterprise"}
+    return Record(
+        subject,
+        **{
+            **decided,
+            "state": AdmissionState(row["state"]),
+            "reason": Reason(row["reason"]),
+            "source": Source(row["source"]),
+        },
+    )
