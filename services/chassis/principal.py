@@ -5,9 +5,10 @@ The token is a JWT signed with EdDSA, in the call's metadata under `METADATA_KEY
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, cast
 
 import jwt
@@ -28,6 +29,7 @@ _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.D
 _ENTERPRISE = NamePattern("enterprises/{enterprise}")
 _OF_AN_ENTERPRISE = frozenset({"MEMBER", "CLIENT"})
 _OF_THE_PLATFORM = frozenset({"OPERATOR", "GATEWAY", "ANONYMOUS"})
+_LIMIT = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Principal:
         enterprise: `enterprises/x` for members and clients, None for everybody else.
         roles: a member's roles, as `EDITOR`.
         scopes: a client's scopes, as `publications.write`.
+        limits: how much of something the enterprise may have in its stage of a rollout, as `bound_accounts`; absent
+            or 0 is no limit. The service that owns the rows counts them (docs/adr/0010). Cannot be changed.
     """
 
     kind: str
@@ -48,6 +52,8 @@ class Principal:
     enterprise: str | None = None
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
+    # A mapping has no hash: equal principals have equal hashes without it.
+    limits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if self.kind in _OF_AN_ENTERPRISE:
@@ -55,6 +61,9 @@ class Principal:
                 raise ValueError(f"a {self.kind} belongs to an enterprise, as enterprises/x")
         elif self.kind not in _OF_THE_PLATFORM or self.enterprise is not None:
             raise ValueError(f"{self.kind!r} is no kind of caller, or belongs to no enterprise")
+        if not isinstance(self.limits, Mapping) or not all(map(_is_limit, self.limits, self.limits.values())):
+            raise ValueError("limits are whole numbers that are not negative, by short words")
+        object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
 
 
 class PrincipalSigner:
@@ -78,6 +87,7 @@ class PrincipalSigner:
             "enterprise": principal.enterprise,
             "roles": sorted(principal.roles),
             "scopes": sorted(principal.scopes),
+            "limits": dict(principal.limits),
         }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
@@ -121,6 +131,7 @@ class PrincipalVerifier:
                 enterprise=claims["enterprise"],
                 roles=frozenset(claims["roles"]),
                 scopes=frozenset(claims["scopes"]),
+                limits=claims.get("limits", {}),
             )
         except (KeyError, TypeError, ValueError):
             raise _refused("PRINCIPAL_INVALID") from None
@@ -147,6 +158,11 @@ class PrincipalVerifier:
             except jwt.InvalidTokenError:
                 break
         raise _refused("PRINCIPAL_INVALID")
+
+
+def _is_limit(name: object, value: object) -> bool:
+    # A bool is an int to Python, and no number to anybody else.
+    return isinstance(name, str) and bool(_LIMIT.fullmatch(name)) and type(value) is int and value >= 0
 
 
 def _refused(reason: str) -> ServiceError:

@@ -1,5 +1,6 @@
 """Principals: what is signed is what is verified, and nothing else."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -46,6 +47,7 @@ def _forged(changes: dict, drop: str = "", algorithm: str = "EdDSA", private: st
     [
         member("enterprises/a", ["EDITOR", "ANALYST"]),
         client("enterprises/a", ["things.read"]),
+        replace(member("enterprises/a"), limits={"bound_accounts": 20, "live_placements": 0}),
         operator(),
         gateway(),
         anonymous(),
@@ -109,6 +111,16 @@ def test_principal__both_keys_count_while_they_rotate():
         _forged({"kind": "MEMBER", "enterprise": "enterprises/a/accounts/b"}),
         _forged({"kind": "OPERATOR", "enterprise": "enterprises/a"}),
         _forged({"roles": 3}),
+        _forged({"limits": None}),
+        _forged({"limits": [["bound_accounts", 20]]}),
+        _forged({"limits": {"bound_accounts": -1}}),
+        _forged({"limits": {"bound_accounts": 20.0}}),
+        _forged({"limits": {"bound_accounts": "20"}}),
+        _forged({"limits": {"bound_accounts": True}}),
+        _forged({"limits": {"Bound accounts": 20}}),
+        _forged({"limits": {"": 20}}),
+        _forged({"limits": {"bound_accounts\n": 20}}),
+        _forged({"limits": {"a" * 41: 20}}),
         _forged({}, private=new_keys().private),
         jwt.encode(
             {**CLAIMS, "iat": int(NOW.timestamp()), "exp": int(NOW.timestamp()) + 60}, None, algorithm="none"
@@ -123,6 +135,25 @@ def test_principal__both_keys_count_while_they_rotate():
 def test_principal__is_refused_when_it_is_not_ours(token):
     """Another key, algorithm, audience, issuer, a missing claim, a long life and impossible callers are refused."""
     assert _reason(token) == "PRINCIPAL_INVALID"
+
+
+def test_principal__without_limits_has_none():
+    """A principal that an older gateway signed has no limits."""
+    assert _verify(_forged({})).limits == {}
+
+
+def test_principal__cannot_be_given_other_limits():
+    """Neither the caller's own mapping nor the principal's changes them; equal principals are one in a set."""
+    given = {"bound_accounts": 20}
+    principal = replace(member("enterprises/a"), limits=given)
+
+    given["bound_accounts"] = 21
+    with pytest.raises(TypeError):
+        principal.limits["bound_accounts"] = 21
+
+    assert principal.limits == {"bound_accounts": 20}
+    assert len({principal, replace(principal)}) == 1
+    assert principal != member("enterprises/a")
 
 
 def test_verifier__wants_ed25519_keys():
