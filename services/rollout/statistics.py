@@ -8,10 +8,8 @@ beforehand; who looks every minute, and acts on the first bad look, is wrong far
 moments at once with probability 1 - alpha, so that nobody needs to know beforehand when to look.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import erfc, inf, log, log1p, sqrt
-from statistics import fmean, variance
 
 TUNING = 1_000
 """
@@ -38,14 +36,6 @@ class Arm:
     n: int = 0
     mean: float = 0.0
     variance: float = 0.0
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Arm":
-        """The arm that these observations make."""
-        known = list(values)
-        if not known:
-            return cls()
-        return cls(len(known), fmean(known), variance(known) if len(known) > 1 else 0.0)
 
 
 def half_width(standard_error: float, n: int, *, alpha: float, tuning: float = TUNING) -> float:
