@@ -155,6 +155,43 @@ METRICS: Mapping[str, Metric] = {
 }
 """Every number of the platform, by name. A changed meaning is a new version."""
 
+
+class Source(StrEnum):
+    """Where the numbers of guardrails come from. Each has its own word on until when everything is in."""
+
+    EVENTS = "events"
+    GATEWAYS = "gateways"
+
+
+class Guardrail(StrEnum):
+    """A number by which a rollout is stopped: how often something happened, and how often of these it was bad."""
+
+    PUBLISH_ERRORS = "publish.error_rate"
+    """Deliveries that ended, but for the cancelled; bad: they failed for good, whatever the reason."""
+    BINDING_SUCCESS = "binding.success_rate"
+    """Times that a network bound an account or refused its token; bad: it refused."""
+    GATEWAY_ERRORS = "gateway.error_rate"
+    """Requests of an enterprise's members and clients; bad: answered with a 5xx."""
+    GATEWAY_LATENCY = "gateway.latency_over_300ms"
+    """The same requests; bad: they took more than 300 ms. Streams and uploads are never bad."""
+
+
+GUARDRAILS: Mapping[Source, tuple[Guardrail, ...]] = {
+    Source.EVENTS: (Guardrail.PUBLISH_ERRORS, Guardrail.BINDING_SUCCESS),
+    Source.GATEWAYS: (Guardrail.GATEWAY_ERRORS, Guardrail.GATEWAY_LATENCY),
+}
+
+
+class Tally(NamedTuple):
+    """What was counted for one enterprise within one minute, which is named by its beginning (UTC): in total, and bad."""
+
+    metric: str
+    minute: datetime
+    enterprise: str
+    total: int
+    bad: int
+
+
 DIMENSIONS: Mapping[str, str] = {
     **{name: name for name in ("post", "publication", "account", "placement", "campaign")},
     "kind": "toString(kind)",

@@ -1,6 +1,6 @@
 """The gRPC face of analytics: proto to model and back, nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 
@@ -8,9 +8,9 @@ import grpc
 from numerator.analytics.v1 import analytics_pb2 as pb
 from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
 
-from services.analytics import metrics, store, usecases
+from services.analytics import guardrails, metrics, store, usecases
 from services.analytics.columns import Columns
-from services.analytics.model import METRICS, Question, fact_of_line
+from services.analytics.model import METRICS, Guardrail, Question, Tally, fact_of_line
 from services.chassis import json_lines
 from services.chassis.database import Database, Follower
 from services.chassis.errors import Kind, ServiceError, invalid, not_found
@@ -109,6 +109,16 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
             else "",
         )
 
+    def RecordUsage(
+        self, request: pb.RecordUsageRequest, context: grpc.ServicerContext
+    ) -> pb.RecordUsageResponse:
+        def record() -> pb.RecordUsageResponse:
+            guardrails.report(tx, _tallies(request.usages), request.through_time.ToDatetime(tzinfo=UTC))
+            return pb.RecordUsageResponse()
+
+        with self._database.transaction(current_call().scope) as tx:
+            return tx.once(request, record, caller=request.replica)
+
     def _page(self, request: pb.QueryMetricsRequest) -> tuple[int, int, int]:
         """
         Where the page begins, the newest change that counts, and until when (in microseconds) everything accepted is in.
@@ -137,6 +147,13 @@ def _refuse_others(enterprise: str) -> None:
     """Raise NOT_FOUND for another tenant's: the columnar store has no row-level security that would hide its facts."""
     if enterprise != current_call().scope.enterprise:
         raise not_found(enterprise)
+
+
+def _tallies(usages: Iterable[pb.Usage]) -> Iterator[Tally]:
+    for each in usages:
+        where = each.minute.ToDatetime(tzinfo=UTC), each.enterprise
+        yield Tally(Guardrail.GATEWAY_ERRORS, *where, each.requests, each.server_errors)
+        yield Tally(Guardrail.GATEWAY_LATENCY, *where, each.requests, each.slow)
 
 
 def _moment(request: pb.QueryMetricsRequest, field: str) -> datetime | None:

@@ -1,16 +1,17 @@
-"""Every SQL statement on PostgreSQL: which facts are known, and the log of facts that the columnar store follows."""
+"""Every SQL statement on PostgreSQL: facts and their log, which the columnar store follows, and guardrails' numbers."""
 
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from services.analytics.model import Fact, Post
+from services.analytics.model import Fact, Post, Source, Tally
 from services.chassis.database import Transaction
 
 FACTS = "facts"
 """The change log that holds all facts, in the order in which they were taken in. It is the record of truth, and is kept."""
 
+_PURGED_AT_ONCE = 10_000
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=datetime.isoformat).encode
 
 
@@ -94,3 +95,78 @@ def log(tx: Transaction) -> Log:
     """The log of facts; needs the scope PLATFORM."""
     row = tx.execute("select id from log").fetchall()[0]
     return Log(row["id"], last_sequence(tx))
+
+
+def add_usage(tx: Transaction, tallies: Iterable[Tally]) -> None:
+    """Add to guardrails' numbers. Rows are taken in one order, so that no two transactions wait for one another."""
+    metrics, minutes, enterprises, totals, bads = zip(*tallies, strict=True)
+    tx.execute(
+        """
+        insert into usage as known (minute, metric, enterprise, count, bad)
+        select minute, metric, enterprise, sum(total), sum(bad)
+        from unnest(%s::text[], %s::timestamptz[], %s::text[], %s::bigint[], %s::bigint[])
+          as given (metric, minute, enterprise, total, bad)
+        group by minute, metric, enterprise order by minute, metric, enterprise
+        on conflict (minute, metric, enterprise) do update
+          set count = known.count + excluded.count, bad = known.bad + excluded.bad, changed = true
+        """,
+        [list(column) for column in (metrics, minutes, enterprises, totals, bads)],
+    )
+
+
+def note_measured(tx: Transaction, source: Source, through: datetime) -> None:
+    """Note until when everything from a source is in. It never goes back."""
+    tx.execute(
+        "update sources set measured_through = greatest(measured_through, %s) where source = %s",
+        (through, source),
+    )
+
+
+def lock_untold(tx: Transaction, source: Source, since: datetime) -> bool:
+    """Keep a source for this transaction. False: it was told since that time, maybe by another process a moment ago."""
+    found = tx.execute("select from sources where source = %s and told_time < %s for update", (source, since))
+    return found.rowcount == 1
+
+
+def measured_through(tx: Transaction, source: Source) -> datetime | None:
+    """Until when everything from a source is in; None before anything is."""
+    row = tx.execute("select measured_through from sources where source = %s", (source,)).fetchall()[0]
+    return cast("datetime | None", row["measured_through"])
+
+
+def note_told(tx: Transaction, source: Source) -> None:
+    """Note that all of a source's numbers were told."""
+    tx.execute("update sources set told_time = %s where source = %s", (tx.now, source))
+
+
+def take_changed(tx: Transaction, metrics: Iterable[str], limit: int) -> list[Tally]:
+    """
+    Mark changed numbers of these metrics as told, the earliest minutes first, and return them in order.
+
+    What another transaction adds to at the moment is passed over; it is still marked as changed the next time.
+    """
+    rows = tx.execute(
+        """
+        with chosen as materialized (
+          select minute, metric, enterprise from usage where changed and metric = any(%s)
+          order by minute limit %s for update skip locked
+        )
+        update usage set changed = false from chosen
+        where (usage.minute, usage.metric, usage.enterprise) = (chosen.minute, chosen.metric, chosen.enterprise)
+        returning usage.metric, usage.minute, usage.enterprise, usage.count as total, usage.bad
+        """,
+        (list(metrics), limit),
+    )
+    return sorted(Tally(**row) for row in rows)
+
+
+def purge_usage(tx: Transaction, before: datetime) -> int:
+    """Forget some of the numbers of minutes before a time; needs the scope PLATFORM. Returns how many."""
+    deleted = tx.execute(
+        """
+        delete from usage where ctid = any (array(
+            select ctid from usage where minute < %s limit %s for update skip locked))
+        """,
+        (before, _PURGED_AT_ONCE),
+    )
+    return deleted.rowcount

@@ -1,25 +1,33 @@
-"""Analytics' worker: what the other services tell, as facts."""
+"""Analytics' worker: what the other services tell, as facts and as numbers of guardrails."""
 
 from datetime import UTC
 
+from numerator.events.v1.accounts_pb2 import AccountBound, AccountReauthRequired
+from numerator.events.v1.analytics_pb2 import ConsumerProbed
 from numerator.events.v1.placement_pb2 import ExposureRecorded, RegistrationCreated
 from numerator.events.v1.publishing_pb2 import (
+    DeliveryFailed,
     DeliveryPublished,
     InteractionAnswered,
     InteractionKind,
     InteractionReceived,
 )
 
-from services.analytics import usecases
-from services.analytics.model import Fact, Kind, post_id
-from services.chassis.database import Transaction
-from services.chassis.messaging.entrypoint import event_handler
+from services.analytics import guardrails, usecases
+from services.analytics.model import Fact, Guardrail, Kind, Source, post_id
+from services.chassis.database import PLATFORM, Database, Transaction
+from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
 from services.chassis.names import enterprise_of
 
 
 class Worker:
-    """Turns events into facts. A fact's id is the name of what happened, so that an event told anew counts once."""
+    """
+    Turns events into facts and numbers of guardrails, and tells the latter.
+
+    A fact's id is the name of what happened, so that it counts once in whatever event it is told. A guardrail counts
+    events, each once.
+    """
 
     name = "analytics"
 
@@ -34,7 +42,24 @@ class Worker:
             publication=told.delivery.partition("/deliveries/")[0],
             account=told.account,
         )
-        usecases.remember_post(tx, _tenant(told.delivery), fact)
+        enterprise = _tenant(told.delivery)
+        guardrails.count(tx, Guardrail.PUBLISH_ERRORS, enterprise, event.time, bad=False)
+        usecases.remember_post(tx, enterprise, fact)
+
+    @event_handler(DeliveryFailed)
+    def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
+        enterprise = _tenant(event.message.delivery)
+        guardrails.count(tx, Guardrail.PUBLISH_ERRORS, enterprise, event.time, bad=True)
+
+    @event_handler(AccountBound)
+    def on_account_bound(self, tx: Transaction, event: Event[AccountBound]) -> None:
+        enterprise = _tenant(event.message.account)
+        guardrails.count(tx, Guardrail.BINDING_SUCCESS, enterprise, event.time, bad=False)
+
+    @event_handler(AccountReauthRequired)
+    def on_account_reauth_required(self, tx: Transaction, event: Event[AccountReauthRequired]) -> None:
+        enterprise = _tenant(event.message.account)
+        guardrails.count(tx, Guardrail.BINDING_SUCCESS, enterprise, event.time, bad=True)
 
     @event_handler(InteractionReceived)
     def on_interaction_received(self, tx: Transaction, event: Event[InteractionReceived]) -> None:
@@ -90,6 +115,25 @@ class Worker:
             campaign=told.placement.partition("/placements/")[0],
         )
         usecases.remember(tx, _tenant(told.registration), [fact])
+
+    @event_handler(ConsumerProbed)
+    def on_consumer_probed(self, tx: Transaction, event: Event[ConsumerProbed]) -> None:
+        guardrails.heard(tx, event.message.probe_time.ToDatetime(tzinfo=UTC))
+
+    @every(guardrails.TELL_SECONDS)
+    def tell(self, database: Database) -> None:
+        for source in Source:
+            backlog = True
+            while backlog:
+                with database.transaction(PLATFORM) as tx:
+                    backlog = guardrails.tell(tx, source)
+
+    @every(3600)
+    def purge(self, database: Database) -> None:
+        removed = 1
+        while removed:
+            with database.transaction(PLATFORM) as tx:
+                removed = guardrails.purge(tx)
 
 
 def _tenant(name: str) -> str:
