@@ -11,8 +11,8 @@ from typing import Any
 from json_logic import jsonLogic
 from openfeature.contrib.tools.flagd.core.targeting.targeting import OPERATORS as FLAGD_OPERATORS
 
+from services.chassis.buckets import BUCKETS
 from services.chassis.errors import FieldViolation
-from services.rollout.model import BUCKETS
 
 OPERATORS = frozenset(
     {

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from services.chassis.buckets import BUCKETS
 from services.chassis.names import NamePattern
-from services.rollout.model import BUCKETS, EDITION_FLAG
+from services.rollout.model import EDITION_FLAG
 from services.rollout.plan.reading import (
     Mistakes,
     Section,

@@ -23,6 +23,7 @@ MOST_DEPTH = 100
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_KEY = re.compile(r"[\w./<>=!-]{1,64}", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+_TAB_INDENT = re.compile(r" *\t\s*\S")
 _WHOLE = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
@@ -87,7 +88,12 @@ class Value:
             raise WrongError("must be a mapping, as {key: value}")
         entries: dict[str, Value] = {}
         for key_node, node in self.node.value:
-            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else shown(key_node.value)
+            if not isinstance(key_node, yaml.ScalarNode):
+                Value(key_node, self.path, self.mistakes).wrong(
+                    "has a list or a mapping for a key: write a text"
+                )
+                continue
+            key = key_node.value
             entry = Value(node, f"{self.path}.{_plain(key)}".lstrip("."), self.mistakes)
             if key in entries:
                 line = key_node.start_mark.line + 1
@@ -222,42 +228,40 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
 def document(text: str, mistakes: Mistakes) -> Value | None:
     """The one document in `text`; None, and mistakes, when it is no YAML that we take."""
     if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
-        mistakes.add(1, "plan", f"must have at most {MOST_BYTES >> 10} KiB: name enterprises by a predicate")
-        return None
-    tabs = [
-        number
-        for number, line in enumerate(text.split("\n"), start=1)
-        if "\t" in line[: len(line) - len(line.lstrip())] and line.strip()
-    ]
-    for number in tabs:
-        mistakes.add(number, "plan", "is indented with a tab: use spaces")
-    if tabs:
-        return None
-    line = 1
-    try:
-        loader = _Loader(text)
-        try:
-            node = loader.get_single_node()
-        except ValueError:
-            # Of an escape like "\UFFFFFFFF", or a version of YAML with thousands of digits.
-            line = loader.get_mark().line + 1
-            mistakes.add(line, "plan", "has an escape or a number that no character or number is")
-            return None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
         mistakes.add(
-            line, "plan", f"has the character {shown(text[error.position])}, which YAML does not allow"
+            1, "plan", f"must have at most {MOST_BYTES >> 10} KiB: describe enterprises by a predicate"
         )
         return None
+    tabs = [line for line, content in enumerate(text.split("\n"), start=1) if _TAB_INDENT.match(content)]
+    for line in tabs:
+        mistakes.add(line, "plan", "is indented with a tab: use spaces")
+    if tabs:
+        return None
+    try:
+        node = _compose(text)
+    except yaml.reader.ReaderError as error:
+        line, character = text.count("\n", 0, error.position) + 1, shown(text[error.position])
+        mistakes.add(line, "plan", f"has the character {character}, which YAML does not allow")
+        return None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        mistakes.add(line, "plan", _problem(error))
+        mistakes.add(error.problem_mark.line + 1, "plan", _problem(error))
         return None
     if node is None:
         mistakes.add(1, "plan", "is empty: write a plan, as docs/rollouts.md shows")
         return None
     return Value(node, "", mistakes)
+
+
+def _compose(text: str) -> Any:
+    """The root node; None for an empty document. Raises YAMLError."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    except (OverflowError, ValueError):
+        # PyYAML lets these through for "\UFFFFFFFF", and for a version of YAML with thousands of digits.
+        raise yaml.scanner.ScannerError(
+            None, None, "has an escape that no character is, or a number that is too long", loader.get_mark()
+        ) from None
 
 
 def shown(text: object) -> str:

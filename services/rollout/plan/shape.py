@@ -9,7 +9,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from services.rollout.model import BUCKETS, EDITION_FLAG
+from services.chassis.buckets import BUCKETS
+from services.rollout.model import EDITION_FLAG
 from services.rollout.predicates import holds
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
