@@ -86,6 +86,7 @@ class Api:
         method = route.method
         scope["route_template"] = route.binding.path.text
         principal = self._tokens.authenticate(headers.get("authorization"), self._clock.now())
+        scope["enterprise"], scope["shape"] = principal.enterprise, method.shape
         span = trace.get_current_span()
         span.set_attribute("numerator.principal.kind", principal.kind)
         if principal.enterprise:

@@ -12,6 +12,7 @@ from typing import Any
 import numerator
 from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
+from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.rollout.v1 import rollout_pb2 as rollout
 from starlette.requests import Request
 from starlette.responses import Response
@@ -33,6 +34,7 @@ from gateway.openapi import build_openapi
 from gateway.routes import Routes, not_allowed
 from gateway.settings import GatewaySettings
 from gateway.snapshots import SnapshotFile, SnapshotIntake, SnapshotPull, SnapshotPush
+from gateway.usage import Usage
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.ids import new_id
 from services.chassis.metrics import gauge
@@ -40,6 +42,7 @@ from services.chassis.principal import PrincipalSigner
 
 API_VERSION = "v1"
 _ACCOUNTS = accounts.DESCRIPTOR.services_by_name["AccountsService"].full_name
+_ANALYTICS = analytics.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 _ROLLOUT = rollout.DESCRIPTOR.services_by_name["RolloutService"].full_name
 _LOGIN_BURST = 20
 _ADDRESS_BURST = 200
@@ -91,6 +94,7 @@ class Gateway:
         intake = SnapshotIntake(self.snapshots, file)
         self._push = SnapshotPush(settings.amqp_url.get_secret_value(), intake)
         self._pull = SnapshotPull(self.snapshots, intake, self._get_snapshot)
+        self._usage = Usage(self._record_usage, clock, settings.usage_seconds)
         self._measure(intake)
         api = Api(
             routes=Routes(methods),
@@ -138,12 +142,14 @@ class Gateway:
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
             ),
         }
-        self.app = Observe(_Paths(own, api), leaving=lambda: health.leaving)
+        self.app = Observe(_Paths(own, api), answered=self._usage.answered, leaving=lambda: health.leaving)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Keep the snapshot and the services' states new while the block runs; close everything after it."""
-        tasks = [asyncio.create_task(self._pull.run()), asyncio.create_task(self.health.watch())]
+        tasks = [
+            asyncio.create_task(each) for each in (self._pull.run(), self.health.watch(), self._usage.run())
+        ]
         self._push.start()
         try:
             yield
@@ -154,6 +160,7 @@ class Gateway:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await asyncio.to_thread(self._push.stop)
+            await self._usage.finish()
             await self._backends.close()
 
     def _measure(self, intake: SnapshotIntake) -> None:
@@ -172,6 +179,11 @@ class Gateway:
     async def _get_snapshot(self, request: rollout.GetSnapshotRequest) -> rollout.Snapshot:
         return await self._backends.ask(
             "rollout", f"/{_ROLLOUT}/GetSnapshot", request, rollout.Snapshot, GATEWAY
+        )
+
+    async def _record_usage(self, request: analytics.RecordUsageRequest) -> analytics.RecordUsageResponse:
+        return await self._backends.ask(
+            "analytics", f"/{_ANALYTICS}/RecordUsage", request, analytics.RecordUsageResponse, GATEWAY
         )
 
     async def _authenticate_client(self, request: accounts.AuthenticateClientRequest) -> accounts.Identity:

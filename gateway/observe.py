@@ -29,9 +29,21 @@ _log = get_logger("gateway.access")
 class Observe:
     """ASGI middleware; the outermost, and so the place where what nobody foresaw is logged and answered."""
 
-    def __init__(self, app: ASGIApp, *, leaving: Callable[[], bool] = lambda: False) -> None:
-        """`leaving`: whether the process is about to stop; clients are then asked to connect anew, elsewhere."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        answered: Callable[[Scope, int, float], None],
+        leaving: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        Args:
+            app: what answers.
+            answered: is called after each request with its status and how many seconds it took.
+            leaving: whether the process is about to stop; clients are then asked to connect anew, elsewhere.
+        """
         self._app = app
+        self._answered = answered
         self._leaving = leaving
         self._tracer = trace.get_tracer("numerator")
 
@@ -95,6 +107,7 @@ class Observe:
                     attributes["error.type"] = str(status)
                     span.set_status(trace.StatusCode.ERROR)
                 metrics.requests.record(seconds, attributes)
+                self._answered(scope, status, seconds)
                 # Probes ask several times a second, and say nothing new.
                 level = _log.debug if route in _PROBES else _log.info
                 level(

@@ -52,6 +52,8 @@ class GatewaySettings(EnvironmentSettings):
     header_bytes: int = Field(default=32 * 1024, ge=1024)
     """The largest request line with headers."""
 
+    usage_seconds: float = Field(default=5, gt=0)
+    """How often is reported to analytics what enterprises have asked."""
     upload_seconds: float = Field(default=600, gt=0)
     """How long an upload may take where the method does not say."""
     stream_seconds: float = Field(default=300, gt=0)
