@@ -4,27 +4,26 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, time, timedelta, tzinfo
-from enum import StrEnum
+from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any
 
 from services.chassis.buckets import BUCKETS
 from services.chassis.names import NamePattern
 from services.rollout.model import EDITION_FLAG
-from services.rollout.plan.reading import (
-    Mistakes,
-    Section,
-    Value,
-    WrongError,
-    did_you_mean,
-    document,
-    shown,
+from services.rollout.plan.reading import Mistakes, Section, Value, WrongError, did_you_mean, document, shown
+from services.rollout.plan.scalars import (
+    IDENTIFIER,
+    duration,
+    duration_of,
+    identifier,
+    moment,
+    percent,
+    window,
+    word,
 )
 from services.rollout.plan.shape import (
     CHECKS,
-    DAYS,
     METRICS,
     Action,
     Audience,
@@ -39,7 +38,6 @@ from services.rollout.plan.shape import (
     Policies,
     Segment,
     Stage,
-    Window,
     Worse,
 )
 from services.rollout.predicates import check_rule
@@ -47,8 +45,6 @@ from services.rollout.predicates import check_rule
 MOST_STAGES = 20
 MOST_ALPHA = 0.2
 """The most false alarms, as a chance, that all guardrails of a plan together may cost."""
-
-E = TypeVar("E", bound=StrEnum)
 
 _KEYS = (
     "rollout", "flag", "eligible", "requires", "control_share", "segments", "stages", "limits", *CHECKS, "on",
@@ -69,13 +65,7 @@ _BREAKER_HINTS = dict.fromkeys(
 _CHECK_KEYS = ("metric", "worse", "vs", "alpha", "windows", "min_samples", "action", "dry_run")
 _CHECK_HINTS = {"max": "only breakers have one; this compares with the control"}
 
-_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ENTERPRISE = NamePattern("enterprises/{enterprise}")
-_PERCENT = re.compile(r"(\d{1,3})(?:\.(\d{1,2}))?%", re.ASCII)
-_DURATION = re.compile(r"(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,5})m)?(?:(\d{1,6})s)?", re.ASCII)
-_LONGEST = timedelta(days=366)
-_CLOCK = r"([01]\d|2[0-3])(?::([0-5]\d))?"
-_WINDOW = re.compile(rf"([A-Za-z,-]+) {_CLOCK}-(?:{_CLOCK}|(24)(?::00)?)(?: ([A-Za-z0-9_+/-]+))?", re.ASCII)
 _ALPHA = re.compile(r"0?\.\d{1,6}", re.ASCII)
 _NO_DATA = re.compile(r"(\S+)(?: after (\S+))?")
 _SELECTOR = re.compile(r"ring(<=|>=|==|<|>)(\d{1,2})", re.ASCII)
@@ -89,8 +79,8 @@ def parse(text: str) -> Plan:
     The plan that a YAML text says.
 
     Raises:
-        ServiceError: INVALID_ARGUMENT, with a violation for each mistake: its path, as `stages[3].percent`, and
-            a description that begins with the line, as `line 12: `.
+        ServiceError: INVALID_ARGUMENT, with a violation for each mistake (MOST_MISTAKES at most): its path, as
+            `stages[3].percent`, and a description that begins with the line, as `line 12: `.
     """
     mistakes = Mistakes()
     root = document(text, mistakes)
@@ -116,11 +106,11 @@ def _plan(value: Value) -> Plan:
     checks: list[list[Guardrail]] = [top.get(key, _checks_of(kind), []) for key, kind in CHECKS.items()]
     approvals = top.get("approvals", lambda each: each.section(("start", "change")), None)
     plan = Plan(
-        rollout=top.need("rollout", _id, "", "rollout: enterprise-edition"),
-        flag=top.get("flag", _id, EDITION_FLAG),
+        rollout=top.need("rollout", identifier, "", "rollout: enterprise-edition"),
+        flag=top.get("flag", identifier, EDITION_FLAG),
         eligible=top.get("eligible", _rule, {"==": [{"var": "verified"}, True]}),
         requires=top.get("requires", _flags, ()),
-        control_share=top.get("control_share", lambda each: _percent(each, least=0, most=BUCKETS // 2), 0),
+        control_share=top.get("control_share", lambda each: percent(each, least=0, most=BUCKETS // 2), 0),
         segments=segments,
         stages=tuple(
             replace(each.stage, limits=limits.get(each.stage.id, each.stage.limits)) for each in stages
@@ -128,12 +118,12 @@ def _plan(value: Value) -> Plan:
         guardrails=tuple(check for of_kind in checks for check in of_kind),
         policies=replace(
             top.get("on", _policies, Policies()),
-            narrowing=top.get("narrowing", _word(Narrowing), Narrowing.KEEP),
+            narrowing=top.get("narrowing", word(Narrowing), Narrowing.KEEP),
         ),
-        start_at=top.get("start", _moment, None),
+        start_at=top.get("start", moment, None),
         approvals_to_start=approvals.get("start", lambda each: each.whole(0, 10), 0) if approvals else 0,
         approvals_to_change=approvals.get("change", lambda each: each.whole(0, 10), 0) if approvals else 0,
-        fail_mode=top.get("fail_mode", _word(FailMode), FailMode.LAST_GOOD),
+        fail_mode=top.get("fail_mode", word(FailMode), FailMode.LAST_GOOD),
     )
     _check_stages(stages, segments)
     _check_plan(plan, top)
@@ -204,18 +194,18 @@ def _stage(value: Value) -> _ReadStage:
     stage = Stage(
         id=keys.need("ring", _ring, "", "ring: 3, or ring: 0-internal"),
         audience=keys.get("audience", _audience, Audience()),
-        basis_points=keys.get("percent", _percent, BUCKETS),
+        basis_points=keys.get("percent", percent, BUCKETS),
         quota=keys.get("quota", Value.whole, 0),
         hold=keys.get("hold", _hold, Hold()),
         limits=keys.get("limits", _limits, Limits()),
-        ramp=keys.get("ramp", _duration, timedelta(0)),
+        ramp=keys.get("ramp", duration, timedelta(0)),
     )
     return _ReadStage(stage, keys)
 
 
 def _ring(value: Value) -> str:
     text = value.text()
-    return f"ring-{text}" if text.isdecimal() and text.isascii() else _id(value)
+    return f"ring-{text}" if text.isdecimal() and text.isascii() else identifier(value)
 
 
 def _audience(value: Value) -> Audience:
@@ -226,7 +216,7 @@ def _audience(value: Value) -> Audience:
     if len(keys.entries) != 1:
         raise WrongError("must have exactly one of segment, waitlist and tenants; or be everyone")
     if "segment" in keys.entries:
-        return Audience(AudienceKind.SEGMENT, segment=keys.get("segment", _id, ""))
+        return Audience(AudienceKind.SEGMENT, segment=keys.get("segment", identifier, ""))
     if "tenants" in keys.entries:
         return Audience(AudienceKind.TENANTS, tenants=keys.get("tenants", _tenants, frozenset()))
     waitlists = {"invited": AudienceKind.INVITED, "joined": AudienceKind.JOINED}
@@ -238,10 +228,10 @@ def _hold(value: Value) -> Hold:
     if not keys.entries:
         raise WrongError("is empty: say what to wait for, or leave hold out to wait for a person")
     return Hold(
-        time=keys.get("time", _duration, timedelta(0)),
+        time=keys.get("time", duration, timedelta(0)),
         exposures=keys.get("exposures", Value.whole, 0),
         approvals=keys.get("approvals", lambda each: each.whole(1, 10), 0),
-        window=keys.get("window", _window, None),
+        window=keys.get("window", window, None),
     )
 
 
@@ -307,11 +297,11 @@ def _breaker(value: Value) -> Guardrail:
         metric=metric,
         worse=Worse.UP,
         vs_control=False,
-        max_rate=keys.need("max", _percent, 0, "max: 5%") / BUCKETS,
+        max_rate=keys.need("max", percent, 0, "max: 5%") / BUCKETS,
         alpha=0.0,
         min_samples=keys.get("min_samples", Value.whole, 200),
         windows=keys.get("windows", lambda each: each.whole(1, 100), 2),
-        action=keys.need("action", _word(Action), Action.WARN, "action: rollback, pause or warn"),
+        action=keys.need("action", word(Action), Action.WARN, "action: rollback, pause or warn"),
         dry_run=keys.get("dry_run", Value.truth, False),
     )
 
@@ -319,7 +309,7 @@ def _breaker(value: Value) -> Guardrail:
 def _compared(value: Value, kind: GuardrailKind) -> Guardrail:
     keys = value.section(_CHECK_KEYS, _CHECK_HINTS)
     metric = keys.need("metric", _metric, "", "metric: publish.error_rate")
-    worse = keys.need("worse", _word(Worse), Worse.UP, "worse: up or worse: down")
+    worse = keys.need("worse", word(Worse), Worse.UP, "worse: up or worse: down")
     if (
         metric in METRICS
         and worse is not METRICS[metric]
@@ -337,7 +327,7 @@ def _compared(value: Value, kind: GuardrailKind) -> Guardrail:
         alpha=keys.need("alpha", _alpha, 0.0, "alpha: 0.05") if needed else keys.get("alpha", _alpha, 0.05),
         min_samples=keys.get("min_samples", lambda each: each.whole(0), 0),
         windows=keys.get("windows", lambda each: each.whole(1, 100), 1),
-        action=keys.need("action", _word(Action), Action.WARN, "action: rollback, pause or warn"),
+        action=keys.need("action", word(Action), Action.WARN, "action: rollback, pause or warn"),
         dry_run=keys.get("dry_run", Value.truth, False),
     )
 
@@ -360,8 +350,8 @@ def _policies(value: Value) -> Policies:
     return Policies(
         no_data_action=action,
         no_data_after=after,
-        srm=keys.get("srm", _word(Action), default.srm),
-        inconclusive=keys.get("inconclusive", _word(Action), default.inconclusive),
+        srm=keys.get("srm", word(Action), default.srm),
+        inconclusive=keys.get("inconclusive", word(Action), default.inconclusive),
     )
 
 
@@ -373,7 +363,7 @@ def _no_data(value: Value) -> tuple[Action, timedelta]:
         raise WrongError(
             f"must be rollback, pause or warn, and how soon, as pause after 30m, not {shown(text)}"
         )
-    return actions[found[1]], _duration_of(found[2]) if found[2] else Policies().no_data_after
+    return actions[found[1]], duration_of(found[2]) if found[2] else Policies().no_data_after
 
 
 # Sets of enterprises
@@ -382,7 +372,7 @@ def _no_data(value: Value) -> tuple[Action, timedelta]:
 def _segments(value: Value) -> dict[str, Segment]:
     segments = {}
     for name, entry in value.entries().items():
-        if not _ID.fullmatch(name):
+        if not IDENTIFIER.fullmatch(name):
             entry.wrong("must have a name of a-z, 0-9 and hyphen, of at most 63 characters")
         segments[name] = entry.read(_segment, Segment())
     return segments
@@ -403,7 +393,7 @@ def _tenant(value: Value) -> str:
 
 
 def _flags(value: Value) -> tuple[str, ...]:
-    return tuple(sorted(_distinct(value, _id, "name flags, or leave it out")))
+    return tuple(sorted(_distinct(value, identifier, "name flags, or leave it out")))
 
 
 def _distinct(value: Value, convert: Callable[[Value], str], hint: str) -> set[str]:
@@ -425,92 +415,3 @@ def _rule(value: Value) -> Mapping[str, Any]:
         line = lines.get(violation.field, value.line)
         value.mistakes.add(line, violation.field, violation.description)
     return rule if isinstance(rule, dict) else {}
-
-
-# Scalars
-
-
-def _word(words: type[E]) -> Callable[[Value], E]:
-    """One of an enumeration's members, in small letters."""
-    return lambda value: value.one_of({each.lower(): each for each in words})
-
-
-def _id(value: Value) -> str:
-    text = value.text()
-    if not _ID.fullmatch(text):
-        raise WrongError(f"must be 1 to 63 characters of a-z, 0-9 and hyphen, not {shown(text)}")
-    return text
-
-
-def _percent(value: Value, *, least: int = 1, most: int = BUCKETS) -> int:
-    """Basis points, exactly."""
-    text = value.text()
-    found = _PERCENT.fullmatch(text)
-    basis_points = int(found[1]) * 100 + int((found[2] or "0").ljust(2, "0")) if found else -1
-    if not least <= basis_points <= most:
-        raise WrongError(
-            f"must be a percentage from {least / 100:g}% to {most / 100:g}%, as 5% or 0.25%, not {shown(text)}"
-        )
-    return basis_points
-
-
-def _duration(value: Value) -> timedelta:
-    return _duration_of(value.text())
-
-
-def _duration_of(text: str) -> timedelta:
-    found = _DURATION.fullmatch(text)
-    numbers = [int(number or 0) for number in found.groups()] if found else [0]
-    duration = timedelta(**dict(zip(("days", "hours", "minutes", "seconds"), numbers, strict=False)))
-    if not timedelta(0) < duration <= _LONGEST:
-        raise WrongError(f"must be a length of time up to 366d, as 30m, 4h, 3d or 1h30m, not {shown(text)}")
-    return duration
-
-
-def _moment(value: Value) -> datetime:
-    text = value.text()
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
-            raise WrongError(f"must say its zone, as {text}Z for UTC")
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        if isinstance(error, WrongError):
-            raise
-        raise WrongError(f"must be a time, as 2026-12-01T08:00Z, not {shown(text)}") from None
-
-
-def _window(value: Value) -> Window:
-    text = value.text()
-    found = _WINDOW.fullmatch(text)
-    days = _days(found[1]) if found else frozenset()
-    if not found or not days:
-        raise WrongError(
-            f'must be days, hours and perhaps a zone, as "Mon-Thu 08-16 Europe/Berlin", not {shown(text)}'
-        )
-    start = time(int(found[2]), int(found[3] or 0))
-    end = time(0) if found[6] else time(int(found[4]), int(found[5] or 0))
-    if not found[6] and end <= start:
-        raise WrongError(f"must end after it begins, on the same day, not {shown(text)}")
-    return Window(days, start, end, _zone(found[7] or "UTC"))
-
-
-def _days(text: str) -> frozenset[int]:
-    """Weekdays of "Mon-Thu,Sat"; empty when it is none such."""
-    days: set[int] = set()
-    for part in text.split(","):
-        ends = part.split("-")
-        if len(ends) > 2 or not set(ends) <= set(DAYS):  # noqa: PLR2004 -- from and to
-            return frozenset()
-        first, last = DAYS.index(ends[0]), DAYS.index(ends[-1])
-        days.update((first + step) % len(DAYS) for step in range((last - first) % len(DAYS) + 1))
-    return frozenset(days)
-
-
-def _zone(name: str) -> tzinfo:
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise WrongError(
-            f"must name a zone of the IANA's list, as Europe/Berlin, not {shown(name)}"
-        ) from None

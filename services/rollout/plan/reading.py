@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 MOST_BYTES = 256 << 10
 MOST_DEPTH = 100
+MOST_MISTAKES = 100
 
 _TAG = "tag:yaml.org,2002:"
 _PLAIN_KEY = re.compile(r"[\w./<>=!-]{1,64}", re.ASCII)
@@ -38,6 +39,9 @@ class Mistakes:
         self._found: list[tuple[int, FieldViolation]] = []
 
     def add(self, line: int, path: str, description: str) -> None:
+        """One more. Tells them all when it is enough for anybody: a hostile text has a hundred thousand."""
+        if len(self._found) == MOST_MISTAKES:
+            self.tell()
         self._found.append((line, FieldViolation(path, f"line {line}: {description}")))
 
     def within(self, path: str) -> bool:

@@ -373,7 +373,7 @@ class Plan:
             "inconclusive": policies.inconclusive.lower(),
         }
         parts["narrowing"] = policies.narrowing.lower()
-        parts["start"] = f"{self.start_at:%Y-%m-%dT%H:%M:%SZ}" if self.start_at else ""
+        parts["start"] = self.start_at.isoformat().replace("+00:00", "Z") if self.start_at else ""
         parts["approvals"] = _filled({"start": self.approvals_to_start, "change": self.approvals_to_change})
         parts["fail_mode"] = self.fail_mode.lower()
         return {key: part for key, part in parts.items() if part not in ("", [], {})}

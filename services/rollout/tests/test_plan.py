@@ -369,6 +369,11 @@ def test_mistakes__are_told_together_in_the_order_of_lines():
     ]
 
 
+def test_mistakes__are_not_told_without_end():
+    """Of a text with a hundred thousand mistakes the first hundred are told, and soon."""
+    assert len(_violations(_top("requires: [" + ", ".join(["A"] * 80_000) + "]"))) == 100
+
+
 @given(st.text(max_size=200))
 def test_parse__of_any_text_raises_nothing_but_what_is_documented(text):
     """Whatever somebody sends is a plan or a list of mistakes."""
