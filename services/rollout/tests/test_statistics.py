@@ -1,6 +1,7 @@
 """Bounds that may be looked at again and again, and sizes of arms."""
 
 from math import inf, log, log1p, sqrt
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given
@@ -64,12 +65,15 @@ def test_lower_bound__is_below_the_difference_and_sees_one_arm_at_most_as_worse(
     assert bound <= 0 or lower_bound(control, treatment, alpha=alpha) <= 0
 
 
-@given(arms, arms, alphas, alphas)
-def test_lower_bound__falls_with_alpha(treatment: Arm, control: Arm, one: float, other: float) -> None:
-    """The fewer false alarms are borne, the less is sure."""
-    strict, lax = sorted((one, other))
+@given(alphas, st.lists(st.integers(1, 1_000_000), min_size=2, max_size=2, unique=True))
+def test_half_width__shrinks_as_observations_come_and_stays_above_a_single_looks(
+    alpha: float, sizes: list[int]
+) -> None:
+    """More observations make more sure; and who looks at all times pays for it at each."""
+    few, many = sorted(sizes)
 
-    assert lower_bound(treatment, control, alpha=strict) <= lower_bound(treatment, control, alpha=lax) + 1e-12
+    assert half_width(1 / sqrt(many), many, alpha=alpha) < half_width(1 / sqrt(few), few, alpha=alpha)
+    assert half_width(1, few, alpha=alpha) > NormalDist().inv_cdf(1 - alpha)
 
 
 @pytest.mark.parametrize(("treated", "control"), [(0, 0), (1, 500), (500, 1)])
