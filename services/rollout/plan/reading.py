@@ -251,7 +251,7 @@ def document(text: str, mistakes: Mistakes) -> Value | None:
         mistakes.add(error.problem_mark.line + 1, "plan", _problem(error))
         return None
     if node is None:
-        mistakes.add(1, "plan", "is empty: write a plan, as docs/rollouts.md shows")
+        mistakes.add(1, "plan", "is empty: write at least rollout: my-rollout and stages: [{ring: 0}]")
         return None
     return Value(node, "", mistakes)
 
