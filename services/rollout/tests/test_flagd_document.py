@@ -1,0 +1,339 @@
+"""The document for flagd engines: what a gateway decides, an engine that has only the enterprise's name decides too."""
+
+import json
+import math
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openfeature.contrib.tools.flagd.core import FlagdCore
+from openfeature.evaluation_context import EvaluationContext
+from openfeature.exception import FlagNotFoundError, OpenFeatureError
+
+from services.chassis.buckets import bucket_of
+from services.rollout.flagd_document import flagd_document
+
+ACTIVE = {"==": [{"var": "admissions.edition.state"}, "ACTIVE"]}
+SHARE = {"<": [{"var": ["bucket.panel", 10_000]}, 2_500]}
+
+
+@dataclass(frozen=True)
+class Admission:
+    flag: str
+    enterprise: str
+    state: str = "ACTIVE"
+    stage: str = "beta"
+
+
+@dataclass(frozen=True)
+class Enterprise:
+    enterprise: str
+    verified: bool = True
+    attributes: dict = field(default_factory=dict)
+
+
+def flag(rule, *, state="ENABLED", variants=None, default="off"):
+    return {
+        "state": state,
+        "variants": variants or {"on": True, "off": False},
+        "defaultVariant": default,
+        **({"targeting": rule} if rule is not None else {}),
+    }
+
+
+def document(flags, *, rollouts=("edition",), version=7):
+    return {
+        "version": version,
+        "flags": {"flags": flags},
+        "rollouts": {f"{name}-flag": {"rollout": name} for name in rollouts},
+        "buckets": {"panel": "flags/panel", "other": "flags/other"},
+    }
+
+
+def when(rule):
+    return flag({"if": [rule, "on", "off"]})
+
+
+def context_of(tree, records, enterprise):
+    """A decision's context as docs/rollouts.md has it; `enterprise` is a record, or a name that nobody knows."""
+    name = enterprise if isinstance(enterprise, str) else enterprise.enterprise
+    admissions = {each["rollout"]: {"state": "NONE", "stage": ""} for each in tree["rollouts"].values()}
+    for record in records:
+        if record.enterprise == name and record.flag in tree["rollouts"]:
+            admission = {"state": record.state, "stage": record.stage}
+            admissions[tree["rollouts"][record.flag]["rollout"]] = admission
+    known = not isinstance(enterprise, str)
+    return {
+        **(enterprise.attributes if known else {}),
+        "enterprise": name,
+        "verified": enterprise.verified if known else False,
+        "bucket": {
+            key: bucket_of(salt, name) if known else math.nan for key, salt in tree["buckets"].items()
+        },
+        "admissions": admissions,
+    }
+
+
+def engine(text):
+    core = FlagdCore()
+    core.set_flags(text)
+    return core
+
+
+def decision(core, key, name, attributes=None):
+    """Value, variant and reason of a flag; or the kind of error."""
+    try:
+        details = core.resolve_boolean_value(key, False, EvaluationContext(name, attributes or {}))
+    except OpenFeatureError as error:
+        return error.error_code
+    except TypeError:
+        return "TypeError"
+    return details.value, details.variant, str(details.reason)
+
+
+def check(tree, records, enterprises, *, unknown="enterprises/unknown", client=None):
+    """An engine with the whole context and one with the name alone decide the same of all flags, for all enterprises."""
+    full = engine(json.dumps(tree["flags"]))
+    told = engine(flagd_document(tree, records, enterprises))
+    differ = [
+        (key, enterprise)
+        for key in tree["flags"]["flags"]
+        for enterprise in [*enterprises, unknown]
+        if decision(
+            full,
+            key,
+            getattr(enterprise, "enterprise", enterprise),
+            {**(client or {}), **context_of(tree, records, enterprise)},
+        )
+        != decision(told, key, getattr(enterprise, "enterprise", enterprise), client)
+    ]
+    assert not differ
+
+
+def test_document__a_rollout_becomes_the_list_of_its_admitted():
+    """The rule over admissions is a rule over the targeting key, whose list is there once."""
+    tree = document({"edition-flag": when(ACTIVE), "second": when(ACTIVE)})
+    records = [
+        Admission("edition-flag", "enterprises/a"),
+        Admission("edition-flag", "enterprises/b", "WAITLISTED"),
+    ]
+
+    told = json.loads(
+        flagd_document(tree, records, [Enterprise("enterprises/a"), Enterprise("enterprises/b")])
+    )
+
+    assert told["flags"]["edition-flag"]["targeting"] == {"if": [{"$ref": "list-1"}, "on", "off"]}
+    assert told["flags"]["second"]["targeting"] == told["flags"]["edition-flag"]["targeting"]
+    assert told["$evaluators"] == {"list-1": {"in": [{"var": ["targetingKey", ""]}, ["enterprises/a"]]}}
+    assert told["metadata"] == {"version": 7}
+
+
+def test_document__what_is_killed_is_disabled_without_a_list():
+    """A killed flag stays DISABLED, and nobody's name is told for it."""
+    tree = document({"edition-flag": flag({"if": [ACTIVE, "on", "off"]}, state="DISABLED")})
+
+    text = flagd_document(tree, [Admission("edition-flag", "enterprises/a")], [Enterprise("enterprises/a")])
+
+    assert "enterprises/" not in text
+    assert decision(engine(text), "edition-flag", "enterprises/a") == (False, None, "DISABLED")
+
+
+def test_document__is_the_same_text_for_the_same_input():
+    """Order of what comes in does not show: a stream tells only real changes."""
+    tree = document({"edition-flag": when(ACTIVE), "panel": when(SHARE)})
+    records = [Admission("edition-flag", f"enterprises/{n}") for n in range(50)]
+    enterprises = [Enterprise(f"enterprises/{n}") for n in range(50)]
+
+    first = flagd_document(tree, records, enterprises)
+    backwards = document(dict(reversed(tree["flags"]["flags"].items())))
+
+    assert flagd_document(backwards, records[::-1], enterprises[::-1]) == first
+
+
+def test_document__decides_as_a_gateway_for_ten_thousand():
+    """Rollouts, prerequisites, shares, attributes, lists and kills: no decision differs for 10,000 enterprises."""
+    chance = random.Random(7)
+    enterprises = [
+        Enterprise(
+            f"enterprises/e-{number:05}",
+            verified=chance.random() < 0.7,
+            attributes={"plan": chance.choice(["basic", "enterprise"])} if chance.random() < 0.8 else {},
+        )
+        for number in range(10_000)
+    ]
+    records = [
+        Admission(f"{rollout}-flag", each.enterprise, "ACTIVE", chance.choice(["early", "late"]))
+        if chance.random() < share
+        else Admission(f"{rollout}-flag", each.enterprise, chance.choice(["WAITLISTED", "SUSPENDED"]), "")
+        for rollout, share in (("edition", 0.02), ("binding", 0.03))
+        for each in enterprises
+    ]
+    binding = {"==": [{"var": "admissions.binding.state"}, "ACTIVE"]}
+    share = {"<": [{"var": ["bucket.panel", 10_000]}, 150]}
+    tree = document(
+        {
+            "edition-flag": when({"and": [ACTIVE, binding]}),
+            "binding-flag": when(binding),
+            "killed": flag({"if": [binding, "on", "off"]}, state="DISABLED"),
+            "panel": when({"and": [{"==": [{"var": "verified"}, True]}, share]}),
+            "early": when({"==": [{"var": "admissions.edition.stage"}, "early"]}),
+            "friends": when({"or": [{"in": [{"var": "enterprise"}, ["enterprises/e-00003", "enterprises/unknown"]]}, share]}),
+            "rest": when({"and": [{"!": {"var": "verified"}}, {">=": [{"var": ["bucket.other", 10_000]}, 9_800]}]}),
+            "static": flag(None, default="on"),
+        },
+        rollouts=("edition", "binding"),
+    )  # fmt: skip
+
+    full = engine(json.dumps(tree["flags"]))
+    text = flagd_document(tree, records, enterprises)
+    told = engine(text)
+    by_enterprise = {}
+    for record in records:
+        by_enterprise.setdefault(record.enterprise, []).append(record)
+
+    on = dict.fromkeys(tree["flags"]["flags"], 0)
+    for enterprise in enterprises:
+        context = context_of(tree, by_enterprise.get(enterprise.enterprise, []), enterprise)
+        for key in on:
+            decided = decision(told, key, enterprise.enterprise)
+            assert decided == decision(full, key, enterprise.enterprise, context), (key, enterprise)
+            on[key] += decided[0]
+
+    assert on["killed"] == 0
+    assert on["static"] == 10_000
+    assert all(0 < count < 1_000 for key, count in on.items() if key not in {"killed", "static"}), on
+
+
+def test_document__what_clients_know_stays_a_rule():
+    """A rule that asks for both is half list, half rule; a client cannot pretend what is ours."""
+    mobile = {"==": [{"var": "device"}, "mobile"]}
+    tree = document(
+        {"a": when({"and": [SHARE, mobile]}), "b": when(mobile), "c": when({"==": [{"var": "plan"}, "pro"]})}
+    )
+    enterprises = [
+        Enterprise(f"enterprises/{n}", attributes={"plan": "pro"} if n % 3 else {}) for n in range(100)
+    ]
+
+    for device in ("mobile", "desk"):
+        check(tree, [], enterprises, client={"device": device})
+    told = engine(flagd_document(tree, [], enterprises))
+    assert decision(told, "c", "enterprises/0", {"plan": "pro"}) == (False, "off", "TARGETING_MATCH")
+
+
+def test_document__who_is_unknown_is_within_no_share():
+    """Neither the low end of the buckets nor the high end takes in an enterprise that nobody told of."""
+    tree = document({"low": when(SHARE), "high": when({">=": [{"var": ["bucket.panel", 10_000]}, 7_500]})})
+
+    told = engine(flagd_document(tree, [], [Enterprise(f"enterprises/{number}") for number in range(20)]))
+
+    for key in ("low", "high"):
+        assert decision(told, key, "enterprises/unknown") == (False, "off", "TARGETING_MATCH")
+        assert {decision(told, key, f"enterprises/{number}")[0] for number in range(20)} == {True, False}
+
+
+def test_document__variants_of_all_kinds():
+    """A rule may give the variant itself, none at all, or ask for the length of an attribute."""
+    variants = {"small": False, "pro": True, "true": True, "false": False}
+    tree = document(
+        {
+            "name": flag({"var": ["plan", "small"]}, variants=variants, default="small"),
+            "bool": flag({"==": [{"var": "plan"}, "pro"]}, variants=variants, default="small"),
+            "null": flag({"if": [SHARE, "pro", None]}, variants=variants, default="small"),
+            "wrong": flag({"if": [SHARE, "none-such", "small"]}, variants=variants, default="small"),
+            "length": flag({"if": [{"==": [{"var": "plan.length"}, 3]}, "pro", "small"]}, variants=variants, default="small"),
+            "missing": flag({"if": [{"missing": ["plan"]}, "pro", "small"]}, variants=variants, default="small"),
+        }
+    )  # fmt: skip
+    enterprises = [
+        Enterprise(f"enterprises/{n}", attributes={"plan": "pro"} if n % 2 else {}) for n in range(60)
+    ]
+
+    check(tree, [], enterprises)
+
+
+def test_document__a_rule_that_the_engine_fails_on_fails_at_the_client_too():
+    """Nobody gets a value where a gateway has none."""
+    compares = {"<": [{"var": ["plan", "x"]}, [1, {"var": "verified"}]]}
+    tree = document({"odd": when(compares)})
+    enterprises = [Enterprise("enterprises/a", attributes={"plan": "pro"}), Enterprise("enterprises/b")]
+
+    check(tree, [], enterprises)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"==": [{"var": {"cat": ["ver", "ified"]}}, True]},
+        {"!!": {"var": ""}},
+        {"!!": {"var": []}},
+        {"!!": {"var": "admissions.edition"}},
+        {"missing": ["plan", "device"]},
+        {"missing": {"var": "plan"}},
+    ],
+)
+def test_document__what_cannot_be_told_is_left_out(rule):
+    """A flag whose rule computes names, or takes our context as a whole, is not there for flagd's engines."""
+    tree = document({"odd": when(rule), "panel": when(SHARE)})
+
+    told = engine(flagd_document(tree, [], [Enterprise("enterprises/a", attributes={"plan": "pro"})]))
+
+    assert decision(told, "odd", "enterprises/a") == FlagNotFoundError().error_code
+    assert decision(told, "panel", "enterprises/a")[1] in {"on", "off"}
+
+
+def test_document__items_of_lists_are_not_ours():
+    """Within some, all and none a variable is the item's, whatever its name."""
+    tree = document(
+        {
+            "some": when({"some": [{"var": "parts"}, {"==": [{"var": "plan"}, "pro"]}]}),
+            "ours": when({"some": [[{"var": "plan"}, "x"], {"==": [{"var": ""}, "pro"]}]}),
+        }
+    )
+    enterprises = [Enterprise("enterprises/a", attributes={"plan": "pro"}), Enterprise("enterprises/b")]
+
+    check(tree, [], enterprises, client={"parts": [{"plan": "pro"}]})
+    check(tree, [], enterprises, client={"parts": [{"plan": "basic"}]})
+
+
+def test_document__records_of_rollouts_that_are_gone_say_nothing():
+    """An archived rollout's records may still be there when its flag is not."""
+    tree = document({"panel": when(SHARE)})
+
+    check(tree, [Admission("gone-flag", "enterprises/a")], [Enterprise("enterprises/a")])
+
+
+_VARIABLES = st.sampled_from(
+    ["verified", "plan", "region", "device", "enterprise", "targetingKey", "admissions.edition.state", "bucket.panel"]
+).map(lambda name: {"var": [name, 10_000] if name.startswith("bucket") else name})  # fmt: skip
+_LEAVES = _VARIABLES | st.sampled_from([True, False, "pro", "eu", "ACTIVE", "enterprises/1", 2_500, 7_500])
+_RULES = st.recursive(
+    _LEAVES,
+    lambda inner: st.one_of(
+        st.builds(
+            lambda operator, left, right: {operator: [left, right]},
+            st.sampled_from(["==", "!=", "===", "and", "or", "in", "<", ">=", "starts_with", "cat"]),
+            inner,
+            inner,
+        ),
+        st.builds(lambda operand: {"!": operand}, inner),
+        st.builds(lambda *parts: {"if": list(parts)}, inner, inner, inner),
+    ),
+    max_leaves=8,
+)
+
+
+@given(rule=_RULES, plans=st.lists(st.sampled_from(["pro", "basic", None]), min_size=1, max_size=6))
+def test_document__any_rule_means_the_same(rule, plans):
+    """Whatever a rule mixes, lists and rest together decide as the rule did."""
+    tree = document({"any": when(rule), "edition-flag": when(ACTIVE)})
+    enterprises = [
+        Enterprise(
+            f"enterprises/{number}", verified=number % 2 == 0, attributes={"plan": plan, "region": "eu"} if plan else {}
+        )
+        for number, plan in enumerate(plans)
+    ]  # fmt: skip
+    records = [Admission("edition-flag", each.enterprise) for each in enterprises[::2]]
+
+    check(tree, records, enterprises, client={"device": "pro"})
