@@ -282,6 +282,29 @@ def find_bound(tx: Transaction, enterprise: str, server: str, network_account_id
     return _account(row) if row else None
 
 
+def has_account_on(tx: Transaction, enterprise: str, server: str) -> bool:
+    """Whether the enterprise holds an account on this server, in whatever state but REVOKED."""
+    found = tx.execute(
+        "select from accounts where enterprise = %s and server = %s and state <> 'REVOKED' limit 1",
+        (enterprise, server),
+    )
+    return found.rowcount == 1
+
+
+def count_held(tx: Transaction, enterprise: str) -> int:
+    """How many accounts the enterprise holds: all but those that are REVOKED."""
+    found = tx.execute(
+        "select count(*) as held from accounts where enterprise = %s and state <> 'REVOKED'", (enterprise,)
+    )
+    return int(found.fetchall()[0]["held"])
+
+
+def lock_and_count_held(tx: Transaction, enterprise: str) -> int:
+    """As `count_held`; others who lock and count wait until this transaction ends. Unbinding only lowers the number."""
+    lock_enterprise(tx, enterprise)
+    return count_held(tx, enterprise)
+
+
 def count_accounts(tx: Transaction) -> list[tuple[str, str, int]]:
     """How many accounts there are, by network and state."""
     rows = tx.execute("select network, state, count(*) as count from accounts group by network, state")

@@ -122,8 +122,11 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
         )
 
     def StartCampaign(self, request: pb.StartCampaignRequest, context: grpc.ServicerContext) -> pb.Campaign:
-        with self._database.transaction(current_call().scope) as tx:
-            return tx.once(request, lambda: _campaign(usecases.start_campaign(tx, request.name)))
+        call = current_call()
+        with self._database.transaction(call.scope) as tx:
+            return tx.once(
+                request, lambda: _campaign(usecases.start_campaign(tx, call.principal, request.name))
+            )
 
     def EndCampaign(self, request: pb.EndCampaignRequest, context: grpc.ServicerContext) -> pb.Campaign:
         with self._database.transaction(current_call().scope) as tx:

@@ -222,6 +222,25 @@ def live_campaigns(tx: Transaction, enterprise: str | None = None) -> list[str]:
     return [row["name"] for row in rows.fetchall()]
 
 
+def lock_and_count_live_placements(tx: Transaction, enterprise: str | None) -> int:
+    """
+    How many placements of live campaigns the enterprise has whose flight is not over. Holds others who count them until
+    the transaction ends: the limit is exact however many campaigns are started at once.
+
+    A campaign whose flight has yet to begin counts: nobody is asked again when it does.
+    """
+    tx.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{enterprise} live_placements",))
+    found = tx.execute(
+        """
+        select count(*) as live from campaigns c
+        join placements p on p.enterprise = c.enterprise and p.campaign = c.name
+        where c.enterprise = %s and c.state = 'LIVE' and c.end_time > %s
+        """,
+        (enterprise, tx.now),
+    )
+    return int(found.fetchall()[0]["live"])
+
+
 def insert_placement(tx: Transaction, placement: Placement) -> None:
     """Store a new placement."""
     event_time = placement.creative.event_time

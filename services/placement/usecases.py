@@ -10,6 +10,9 @@ from numerator.events.v1.targeting_pb2 import AudienceComputed, AudienceMembersL
 from services.chassis.database import Transaction, purge_changes
 from services.chassis.errors import not_found
 from services.chassis.ids import deterministic_id, new_id
+from services.chassis.limits import check_stage_limit
+from services.chassis.names import enterprise_of
+from services.chassis.principal import Principal
 from services.chassis.timestamps import stamp
 from services.placement import metrics, model, store
 from services.placement.model import (
@@ -122,10 +125,18 @@ def list_campaigns(
     return store.list_campaigns(tx, parent, limit=limit, before=before)
 
 
-def start_campaign(tx: Transaction, name: str) -> Campaign:
-    """Put a campaign live. Raises NOT_FOUND, CAMPAIGN_NOT_DRAFT, CAMPAIGN_WITHOUT_PLACEMENT."""
+def start_campaign(tx: Transaction, caller: Principal, name: str) -> Campaign:
+    """Put a campaign live. Raises NOT_FOUND, CAMPAIGN_NOT_DRAFT, CAMPAIGN_WITHOUT_PLACEMENT, StageLimitError."""
     campaign = _found(store.lock_campaign(tx, name), name)
-    live = model.start(campaign, len(store.placements_of(tx, name)))
+    placements = len(store.placements_of(tx, name))
+    live = model.start(campaign, placements)
+    check_stage_limit(
+        caller,
+        "live_placements",
+        lambda: store.lock_and_count_live_placements(tx, enterprise_of(name)),
+        wanted=placements,
+        remedy="end a campaign, start one with fewer placements",
+    )
     store.update_campaign(tx, live)
     tx.emit(events.CampaignStarted(campaign=name), subject=name)
     store.tell_engine(tx, "campaigns", [name])

@@ -13,6 +13,7 @@ from services.accounts.rpc import AccountsServicer
 from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,
+    OTHER_SERVER,
     REDIRECT_URI,
     SERVER,
     FakeNetwork,
@@ -39,7 +40,7 @@ def serve(
         binder = Binder(
             database,
             {"mastodon": network or fake},
-            servers=frozenset({server}),
+            servers=frozenset({server, OTHER_SERVER}),
             redirect_uri=REDIRECT_URI,
             master_key=MasterKey(os.urandom(32)),
             publishing_key=publishing_key.public_key(),

@@ -3,7 +3,7 @@
 import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -27,6 +27,7 @@ from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import RunningServer, anonymous, gateway, member
 
 SERVER = "https://social.example"
+OTHER_SERVER = "https://village.example"
 REDIRECT_URI = "https://console.example/bound"
 PASSWORD = "correct horse battery"
 OPERATOR_SECRET = "operator-secret-of-the-tests"
@@ -93,6 +94,10 @@ class Company:
 
     name: str
     owner: Principal
+
+    def limited(self, bound_accounts: int) -> "Company":
+        """The same company, in a stage that allows so many accounts."""
+        return replace(self, owner=replace(self.owner, limits={"bound_accounts": bound_accounts}))
 
 
 @dataclass

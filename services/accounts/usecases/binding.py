@@ -7,7 +7,7 @@ A network's server is never called while a transaction is open: it may take seco
 import hashlib
 import secrets
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from services.accounts.model import (
     ACCOUNT_NAME,
     BINDING_LIFE,
     Account,
+    AccountState,
     BindingRefusedError,
     binding_refused,
     check_etag,
@@ -30,6 +31,7 @@ from services.accounts.vault import DataKey, MasterKey
 from services.chassis.database import Database, Scope, Transaction
 from services.chassis.errors import ServiceError, invalid, not_found
 from services.chassis.ids import new_id
+from services.chassis.limits import StageLimitError, check_stage_limit
 from services.chassis.names import enterprise_of
 from services.chassis.principal import Principal
 from services.chassis.sealing import seal
@@ -101,7 +103,8 @@ class Binder:
         Make a state and a PKCE verifier, and say where the holder agrees.
 
         Raises NOT_FOUND, INVALID_ARGUMENT (`SERVER_MALFORMED`, `SERVER_NOT_ALLOWED`), UNAVAILABLE
-        (`NETWORK_UNAVAILABLE`) or FAILED_PRECONDITION (`NETWORK_REFUSED`).
+        (`NETWORK_UNAVAILABLE`), FAILED_PRECONDITION (`NETWORK_REFUSED`), or StageLimitError when the stage has no
+        room and there is no account on the server that could be authorised anew.
         """
         server = normal_server(server)
         if server not in self._servers:
@@ -113,6 +116,10 @@ class Binder:
         application = self._application(scope, enterprise, network, server)
         state, verifier = secrets.token_urlsafe(32), SecretStr(secrets.token_urlsafe(48))
         with self._database.transaction(scope) as tx:
+            # Nobody is sent to the network in vain. What counts is the completion: only then is it known which
+            # account it is, and who else was faster.
+            if not store.has_account_on(tx, enterprise, server):
+                _check_room(caller, lambda: store.count_held(tx, enterprise))
             key = self._newest_key(tx, enterprise)
             binding = store.Binding(
                 enterprise=enterprise,
@@ -137,13 +144,14 @@ class Binder:
         """
         Exchange the code, and keep and tell what it gives. What is refused is written to the audit trail.
 
-        Raises INVALID_ARGUMENT, NOT_FOUND, BindingRefusedError, or UNAVAILABLE (`NETWORK_UNAVAILABLE`).
+        Raises INVALID_ARGUMENT, NOT_FOUND, BindingRefusedError, StageLimitError, or UNAVAILABLE
+        (`NETWORK_UNAVAILABLE`).
         """
         if bool(redirect.code) == bool(redirect.error):
             raise invalid("code", "is needed, or error; not both")
         try:
             return self._complete(scope, caller, enterprise, redirect, request_id)
-        except BindingRefusedError as refused:
+        except (BindingRefusedError, StageLimitError) as refused:
             with self._database.transaction(scope) as tx:
                 store.audit(
                     tx,
@@ -237,12 +245,15 @@ class Binder:
         """
         Keep and tell what the holder agreed to.
 
-        When another enterprise holds the account, the token is dropped but not revoked: a server may give the same
-        token for the same holder and application twice, and then it is the other enterprise's.
+        When another enterprise holds the account, or the stage has no room for it, the token is dropped but not
+        revoked: a server may give the same token for the same holder and application twice, and then it is the other
+        enterprise's.
         """
         profile, token = authorization.profile, authorization.token
         store.lock_network_account(tx, binding.server, profile.network_account_id)
         before = store.find_bound(tx, binding.enterprise, binding.server, profile.network_account_id)
+        if before is None or before.state is AccountState.REVOKED:
+            _check_room(caller, lambda: store.lock_and_count_held(tx, binding.enterprise))
         if before is not None:
             account = before.authorized(profile, binding.labels, tx.now)
         else:
@@ -363,6 +374,11 @@ class Binder:
         except ServiceError as failed:
             return failed.reason
         return "REVOKED"
+
+
+def _check_room(caller: Principal, count: Callable[[], int]) -> None:
+    """Raise StageLimitError when the caller's enterprise, which has `count()` accounts, may not bind another one."""
+    check_stage_limit(caller, "bound_accounts", count, remedy="unbind an account")
 
 
 def _audit(tx: Transaction, caller: Principal, action: str, account: str, **detail: str) -> None:
