@@ -39,6 +39,7 @@ WAKES = "audit"
 _logger = get_logger(__name__)
 
 _PAGE = 1000
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 # A moment that Python cannot hold was not written by us.
 _SELECT = """
     select sequence, case when time between '0001-01-02' and '9999-12-30' then time end as time, actor, cause, rollout,
@@ -293,10 +294,10 @@ def verify(
     else:
         if none and head:
             mistakes.append(Mistake(0, "there are events, and no anchors"))
+        elif known:
+            mistakes.append(Mistake(head, f"is the last, but events up to {max(known)} were anchored"))
         elif uncovered and abs(tx.now - uncovered) > grace:
             mistakes.append(Mistake(anchored + 1, "is covered by no anchor, nor is what follows"))
-        if known:
-            mistakes.append(Mistake(head, f"is the last, but events up to {max(known)} were anchored"))
     tx.execute("close audit_chain")
     return Verification(checked, head, anchored, tuple(mistakes[:most]))
 
@@ -395,10 +396,6 @@ def _event(row: dict[str, Any]) -> AuditEvent:
     if row["time"] is None:
         raise ValueError("the time is out of range")
     return AuditEvent(**row | {"detail": json.loads(row["detail"])})
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def _check_scope(tx: Transaction) -> None:

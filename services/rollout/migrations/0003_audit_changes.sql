@@ -16,21 +16,21 @@ create index audit_events_of_rollout on audit_events (rollout, sequence);
 select chassis_tenant_table('audit_events');
 revoke update, delete on audit_events from rollout;
 
--- Changes of plans that wait for others to approve them, and reviews of what was done without waiting; see changes.py.
+-- Plans that wait for others to approve them, and reviews of what was done without asking; see changes.py. What is open and not
+-- based on the plan in force is CONFLICTED, whatever `state` says.
 create table change_requests (
     name             text primary key,
     rollout          text not null,
     kind             text not null,
-    state            text not null,
     author           text not null,
     reason           text not null,
     plan             text not null,
     schedule_time    timestamptz,
-    content_hash     text not null,
-    base_revision    bigint not null,
+    edits            integer not null,
+    base_version     integer not null,
     approvals_needed integer not null,
+    state            text not null,
     note             text not null,
-    revision         bigint not null,
     create_time      timestamptz not null,
     update_time      timestamptz not null
 );
@@ -38,12 +38,12 @@ create index change_requests_by_age on change_requests (create_time, name);
 create index change_requests_of_rollout on change_requests (rollout, create_time, name);
 create index change_requests_scheduled on change_requests (schedule_time) where state = 'SCHEDULED';
 
--- Who approved what: a change request, or a gate of a rollout. Good for exactly this content on this base.
+-- Who approved what: a change request, or a gate of a rollout. An approval is good for exactly this content on this base.
 create table approvals (
-    subject       text not null,
-    content_hash  text not null,
-    base_revision bigint not null,
-    approver      text not null,
-    time          timestamptz not null,
-    primary key (subject, content_hash, base_revision, approver)
+    subject      text not null,
+    content_hash text not null,
+    base_version integer not null,
+    approver     text not null,
+    time         timestamptz not null,
+    primary key (subject, content_hash, base_version, approver)
 );
