@@ -14,12 +14,13 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from numerator.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from numerator.rollout.v1 import rollout_pb2, rollout_pb2_grpc
 
 from gateway.app import Gateway
 from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
-from gateway.tests.fakes import Accounts, Boxes, Rollouts, api
+from gateway.tests.fakes import Accounts, Analytics, Boxes, Rollouts, api
 from gateway.tests.snapshots_made import document, envelope, record
 from services.chassis.rpc.server import Server
 from services.chassis.testing.rpc import telemetry
@@ -40,13 +41,14 @@ class Services:
 
     boxes: Boxes
     rollouts: Rollouts
+    analytics: Analytics
     address: str
 
 
 @pytest.fixture(scope="session")
 def service_servers():
     """One server with all fakes, for the whole run."""
-    boxes, rollouts = Boxes(), Rollouts()
+    boxes, rollouts, analytics = Boxes(), Rollouts(), Analytics()
     rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
     settings = SimpleNamespace(
         grpc_address="127.0.0.1:0",
@@ -70,9 +72,14 @@ def service_servers():
             rollouts,
             rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"],
         )
+        .add(
+            analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server,
+            analytics,
+            analytics_pb2.DESCRIPTOR.services_by_name["AnalyticsService"],
+        )
     )
     server.start()
-    yield Services(boxes, rollouts, f"127.0.0.1:{server.port}")
+    yield Services(boxes, rollouts, analytics, f"127.0.0.1:{server.port}")
     server.stop(1)
 
 
@@ -82,6 +89,7 @@ def services(service_servers):
     boxes, rollouts = service_servers.boxes, service_servers.rollouts
     boxes.__init__()
     rollouts.__init__()
+    service_servers.analytics.__init__()
     rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
     yield service_servers
     boxes.slow.set()
@@ -90,7 +98,7 @@ def services(service_servers):
 def make_settings(address: str, **more) -> GatewaySettings:
     return GatewaySettings(
         private_key=PRIVATE_PEM,
-        services={"gatewaytest": address, "accounts": address, "rollout": address},
+        services=dict.fromkeys(("gatewaytest", "accounts", "analytics", "rollout"), address),
         **{"amqp_url": NO_BROKER, **more},
     )
 
@@ -105,7 +113,12 @@ async def serving(settings: GatewaySettings):
     """A gateway on a free port: gives it, and a client for it."""
     gateway = Gateway(
         settings,
-        files=[api.pb.DESCRIPTOR, accounts_pb2.DESCRIPTOR, rollout_pb2.DESCRIPTOR],
+        files=[
+            api.pb.DESCRIPTOR,
+            accounts_pb2.DESCRIPTOR,
+            analytics_pb2.DESCRIPTOR,
+            rollout_pb2.DESCRIPTOR,
+        ],
         descriptors=api.descriptors,
     )
     with socket.socket() as listener:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from google.api import httpbody_pb2
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
+from numerator.analytics.v1 import analytics_pb2 as analytics
+from numerator.analytics.v1 import analytics_pb2_grpc as analytics_grpc
 from numerator.options.v1 import options_pb2
 from numerator.rollout.v1 import rollout_pb2 as rollout
 from numerator.rollout.v1 import rollout_pb2_grpc as rollout_grpc
@@ -132,3 +134,28 @@ class Rollouts(rollout_grpc.RolloutServiceServicer):
         if request.if_newer >= self.snapshot.version:
             return rollout.Snapshot(version=self.snapshot.version, sha256=self.snapshot.sha256)
         return self.snapshot
+
+
+class Analytics(analytics_grpc.AnalyticsServiceServicer):
+    """Takes every report of usage, and loses its answer as often as the test says."""
+
+    def __init__(self) -> None:
+        self.reports: list[analytics.RecordUsageRequest] = []
+        self.lost = 0
+
+    def RecordUsage(self, request, context):
+        self.reports.append(request)
+        if self.lost:
+            self.lost -= 1
+            raise ServiceError(Kind.ABORTED, "ANSWER_LOST", "the report was taken, but who knows")
+        return analytics.RecordUsageResponse()
+
+    def counted(self) -> dict[str, tuple[int, int, int]]:
+        """What an analytics service that counts each report once has: requests, server errors, slow ones."""
+        counted = {}
+        for report in {(each.replica, each.request_id): each for each in self.reports}.values():
+            for usage in report.usages:
+                told = usage.requests, usage.server_errors, usage.slow
+                known = counted.get(usage.enterprise, (0, 0, 0))
+                counted[usage.enterprise] = tuple(map(sum, zip(known, told, strict=True)))
+        return counted
