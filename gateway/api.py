@@ -7,6 +7,7 @@ The steps, each of which may refuse: route, identity, admission, limits, body, i
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qsl
@@ -26,8 +27,10 @@ from gateway.catalogue import Method, Shape
 from gateway.errors import Problem
 from gateway.idempotency import HEADER, apply_key
 from gateway.identity import ANONYMOUS, AccessTokens
-from gateway.limits import Body, ClientGoneError, RequestLimits
+from gateway.limits import Body, ClientGoneError, RequestLimits, StageRates
+from gateway.replica import Exposures
 from gateway.routes import Route, Routes
+from gateway.serving import RolloutStage
 from gateway.transcoding import render_json
 from gateway.uploads import Upload
 from services.chassis.clock import Clock
@@ -58,7 +61,9 @@ class Api:
         backends: Backends,
         tokens: AccessTokens,
         admissions: Admissions,
+        exposures: Exposures,
         limits: RequestLimits,
+        stage_rates: StageRates,
         clock: Clock,
         stopping: asyncio.Event,
         upload_seconds: float,
@@ -69,7 +74,9 @@ class Api:
         self._backends = backends
         self._tokens = tokens
         self._admissions = admissions
+        self._exposures = exposures
         self._limits = limits
+        self._stage_rates = stage_rates
         self._clock = clock
         self._stopping = stopping
         self._upload_seconds = upload_seconds
@@ -91,7 +98,10 @@ class Api:
         span.set_attribute("numerator.principal.kind", principal.kind)
         if principal.enterprise:
             span.set_attribute("numerator.enterprise", principal.enterprise)
-        self._admit(method, principal, path)
+        stage = self._admit(method, principal, path)
+        if stage and principal.enterprise:
+            self._stage_rates.take(method.access.feature, principal.enterprise, stage)
+            principal = replace(principal, limits=_limits(stage))
         client = scope["client"][0] if scope.get("client") else "unknown"
         nobody = principal is ANONYMOUS
         credential = f"the address {client}" if nobody else principal.subject
@@ -128,18 +138,22 @@ class Api:
             )
         return route, path
 
-    def _admit(self, method: Method, principal: Principal, path: dict[str, str]) -> None:
+    def _admit(self, method: Method, principal: Principal, path: dict[str, str]) -> RolloutStage | None:
+        """Let the caller pass, and give the stage that its enterprise was admitted to, if a rollout guards the method."""
         if principal is ANONYMOUS and "ANONYMOUS" not in method.callers:
             raise Problem(401, "CREDENTIALS_MISSING", "log in, or send a client's access token")
         if not method.access.feature or principal.kind == "OPERATOR":
-            return
+            return None
         # A route that is open to anybody belongs to the enterprise that its path names.
         named = "/".join(path.get("parent", path.get("name", "")).split("/")[:2])
         enterprise = principal.enterprise or (named if named.startswith("enterprises/") else None)
-        self._admissions.require(method.access.feature, enterprise)
+        stage = self._admissions.require(method.access.feature, enterprise).rollout
+        if stage and enterprise:
+            self._exposures.note((method.access.feature, enterprise, stage.stage))
         span = trace.get_current_span()
         span.set_attribute("feature_flag.key", method.access.feature)
         span.set_attribute("feature_flag.result.variant", "on")
+        return stage
 
     async def _unary(
         self, route: Route, request: Message, principal: Principal, receive: Receive
@@ -247,6 +261,12 @@ class Api:
             stopping.cancel()
             following.cancel()
             await asyncio.gather(following, stopping, return_exceptions=True)
+
+
+def _limits(stage: RolloutStage) -> dict[str, int]:
+    """What services are told of a stage's limits: those that there are."""
+    limits = {"bound_accounts": stage.limits.bound_accounts, "live_placements": stage.limits.live_placements}
+    return {name: most for name, most in limits.items() if most}
 
 
 async def _next(call: Any) -> Message | None:

@@ -13,12 +13,12 @@ import numerator
 from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.analytics.v1 import analytics_pb2 as analytics
-from numerator.rollout.v1 import rollout_pb2 as rollout
+from numerator.rollout.v1 import serving_pb2 as rollout
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway.admission import Admissions, Snapshots
+from gateway.admission import Admissions
 from gateway.api import Api
 from gateway.backends import Backends
 from gateway.bound import bound
@@ -27,13 +27,15 @@ from gateway.comments import read_comments
 from gateway.docs import render_docs
 from gateway.health import Health
 from gateway.identity import GATEWAY, AccessTokens
-from gateway.limits import RequestLimits, TokenBuckets
+from gateway.limits import RequestLimits, StageRates, TokenBuckets
 from gateway.login import Login
 from gateway.observe import Observe
 from gateway.openapi import build_openapi
+from gateway.replica import Exposures, Heartbeat
 from gateway.routes import Routes, not_allowed
+from gateway.serving import Knowledge
 from gateway.settings import GatewaySettings
-from gateway.snapshots import SnapshotFile, SnapshotIntake, SnapshotPull, SnapshotPush
+from gateway.snapshots import Intake, Kept, Pull, Push
 from gateway.usage import Usage
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.ids import new_id
@@ -43,7 +45,8 @@ from services.chassis.principal import PrincipalSigner
 API_VERSION = "v1"
 _ACCOUNTS = accounts.DESCRIPTOR.services_by_name["AccountsService"].full_name
 _ANALYTICS = analytics.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
-_ROLLOUT = rollout.DESCRIPTOR.services_by_name["RolloutService"].full_name
+_SERVING = rollout.DESCRIPTOR.services_by_name["ServingService"].full_name
+_MARK_SECONDS = 1.0
 _LOGIN_BURST = 20
 _ADDRESS_BURST = 200
 _DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -56,7 +59,7 @@ class Gateway:
 
     Attributes:
         app: the ASGI application.
-        snapshots: what is known of flags and admissions.
+        knowledge: what is known of flags and admissions.
         health: what it answers to probes; `leaving` is set there before it stops.
         stopping: set when the process is about to stop; streams end then.
     """
@@ -85,27 +88,30 @@ class Gateway:
         key = settings.private_key.get_secret_value()
         tokens = AccessTokens(key, settings.public_url)
         self.stopping = asyncio.Event()
-        self.snapshots = Snapshots()
+        self.knowledge = Knowledge(clock, settings.stale_seconds)
         self._settings = settings
         self._backends = Backends(settings.services, [*files], PrincipalSigner(key), clock)
-        file = SnapshotFile(settings.snapshot_file) if settings.snapshot_file else None
-        if file:
-            file.load(self.snapshots)
-        intake = SnapshotIntake(self.snapshots, file)
-        self._push = SnapshotPush(settings.amqp_url.get_secret_value(), intake)
-        self._pull = SnapshotPull(self.snapshots, intake, self._get_snapshot)
+        intake = Intake(self.knowledge)
+        self._kept = Kept(settings.snapshot_file) if settings.snapshot_file else None
+        if self._kept:
+            self._kept.load(intake)
+        self._pull = Pull(intake, self._get_snapshot, self._get_admissions)
+        self._push = Push(settings.amqp_url.get_secret_value(), intake, self._pull.ask)
+        exposures, stage_rates = Exposures(), StageRates()
         self._usage = Usage(self._record_usage, clock, settings.usage_seconds)
-        self._measure(intake)
+        self._measure()
         api = Api(
             routes=Routes(methods),
             backends=self._backends,
             tokens=tokens,
-            admissions=Admissions(self.snapshots, domain=f"gateway-{new_id()}"),
+            admissions=Admissions(self.knowledge, domain=f"gateway-{new_id()}"),
+            exposures=exposures,
             limits=RequestLimits(
                 credential_rate=settings.credential_rate,
                 tenant_rate=settings.tenant_rate,
                 tenant_concurrency=settings.tenant_concurrency,
             ),
+            stage_rates=stage_rates,
             clock=clock,
             stopping=self.stopping,
             upload_seconds=settings.upload_seconds,
@@ -122,7 +128,14 @@ class Gateway:
         )
         comments = read_comments(_stub_descriptors() if descriptors is None else descriptors)
         document = build_openapi(methods, comments, server=settings.public_url, version=API_VERSION)
-        self.health = health = Health(self._backends.names, self._backends.health, self.snapshots)
+        self.health = health = Health(self._backends.names, self._backends.health, self.knowledge)
+        self._heartbeat = Heartbeat(
+            self.knowledge,
+            exposures,
+            self._report_replica,
+            set_count=lambda count: setattr(stage_rates, "gateways", count),
+            leaving=lambda: health.leaving,
+        )
         own: Mapping[str, _Own] = {
             "/": _Own(GET=health.landing),
             "/bound": _Own(GET=bound),
@@ -146,10 +159,16 @@ class Gateway:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the snapshot and the services' states new while the block runs; close everything after it."""
-        tasks = [
-            asyncio.create_task(each) for each in (self._pull.run(), self.health.watch(), self._usage.run())
+        """Keep what is known new, and tell others of it, while the block runs; close everything after it."""
+        running = [
+            self._pull.run(),
+            self.health.watch(),
+            self._usage.run(),
+            self._heartbeat.run(),
+            self._grow_old(),
+            *([self._kept.run(self.knowledge)] if self._kept else []),
         ]
+        tasks = [asyncio.create_task(each) for each in running]
         self._push.start()
         try:
             yield
@@ -160,25 +179,48 @@ class Gateway:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             await asyncio.to_thread(self._push.stop)
-            await self._usage.finish()
+            if self._kept:
+                await asyncio.to_thread(self._kept.save, self.knowledge)
+            await asyncio.gather(self._heartbeat.leave(), self._usage.finish())
             await self._backends.close()
 
-    def _measure(self, intake: SnapshotIntake) -> None:
+    async def _grow_old(self) -> None:
+        while True:
+            await asyncio.sleep(_MARK_SECONDS)
+            self.knowledge.mark()
+
+    def _measure(self) -> None:
+        knowledge = self.knowledge
         gauge(
             "numerator.gateway.snapshot.version",
             "The snapshot that is served; -1: none.",
-            lambda: [(self.snapshots.current.version if self.snapshots.current else -1, {})],
+            lambda: [(knowledge.snapshot.version if knowledge.snapshot else -1, {})],
+        )
+        gauge(
+            "numerator.gateway.admissions.version",
+            "The admissions that are served; -1: none.",
+            lambda: [(knowledge.admissions.version if knowledge.admissions else -1, {})],
         )
         gauge(
             "numerator.gateway.snapshot.staleness",
-            "Time since the snapshot was last known to be the newest.",
-            lambda: [(intake.staleness(), {})],
+            "Time since snapshot and admissions were last known to be the newest.",
+            lambda: [(knowledge.staleness(), {})],
             unit="s",
         )
 
     async def _get_snapshot(self, request: rollout.GetSnapshotRequest) -> rollout.Snapshot:
         return await self._backends.ask(
-            "rollout", f"/{_ROLLOUT}/GetSnapshot", request, rollout.Snapshot, GATEWAY
+            "rollout", f"/{_SERVING}/GetSnapshot", request, rollout.Snapshot, GATEWAY
+        )
+
+    async def _get_admissions(self, request: rollout.GetAdmissionsRequest) -> rollout.GetAdmissionsResponse:
+        return await self._backends.ask(
+            "rollout", f"/{_SERVING}/GetAdmissions", request, rollout.GetAdmissionsResponse, GATEWAY
+        )
+
+    async def _report_replica(self, request: rollout.ReportReplicaRequest) -> rollout.ReportReplicaResponse:
+        return await self._backends.ask(
+            "rollout", f"/{_SERVING}/ReportReplica", request, rollout.ReportReplicaResponse, GATEWAY
         )
 
     async def _record_usage(self, request: analytics.RecordUsageRequest) -> analytics.RecordUsageResponse:

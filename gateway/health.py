@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from gateway.admission import Snapshots
+from gateway.serving import Knowledge
 from services.chassis.readiness import CHECK_SECONDS
 
 _LANDING = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Numerator</title>
@@ -27,17 +27,17 @@ class Health:
     """
 
     def __init__(
-        self, names: Iterable[str], state_of: Callable[[str], Awaitable[str]], snapshots: Snapshots
+        self, names: Iterable[str], state_of: Callable[[str], Awaitable[str]], knowledge: Knowledge
     ) -> None:
         """
         Args:
             names: of the services.
             state_of: asks a service for its state, as `SERVING`.
-            snapshots: what is known of admissions.
+            knowledge: of flags and admissions.
         """
         self._states = dict.fromkeys(names, "UNKNOWN")
         self._state_of = state_of
-        self._snapshots = snapshots
+        self._knowledge = knowledge
         self.leaving = False
         """Set when the process is about to stop, while it still takes requests."""
 
@@ -58,13 +58,15 @@ class Health:
 
     async def ready(self, _request: Request) -> Response:
         """200 when every service serves and admissions are known; 503 otherwise, with the state of each."""
-        snapshot = self._snapshots.current
+        serving = self._knowledge.serving
         wrong = self.reason()
         return JSONResponse(
             {
                 "status": "not ready" if wrong else "ready",
                 "services": self._states,
-                "snapshotVersion": snapshot.version if snapshot else None,
+                "snapshotVersion": serving.snapshot.version if serving else None,
+                "admissionsVersion": serving.admissions.version if serving else None,
+                "stale": serving.stale if serving else True,
                 **({"reason": wrong} if wrong else {}),
             },
             status_code=503 if wrong else 200,
@@ -93,7 +95,7 @@ class Health:
     def _closed(self) -> str:
         if self.leaving:
             return "it stops"
-        return "" if self._snapshots.current else "missing: a snapshot of admissions"
+        return "" if self._knowledge.serving else "missing: flags and admissions"
 
     async def _watch(self, name: str) -> None:
         while True:

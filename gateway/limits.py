@@ -1,5 +1,5 @@
 """
-How much one caller may ask for: bytes of a body, requests a second, requests at the same time.
+How much one caller may ask for: bytes of a body, requests a second, requests at the same time, requests a minute in a stage.
 
 Counted in memory, per process, and forgotten at a restart. That protects the services behind us; it is no quota that
 anybody is billed by.
@@ -15,7 +15,9 @@ from starlette.types import Receive
 
 from gateway import metrics
 from gateway.errors import Problem
+from gateway.serving import RolloutStage
 
+_MINUTE = 60.0
 _MOST_KEYS = 100_000
 
 
@@ -25,27 +27,30 @@ class ClientGoneError(Exception):
 
 class TokenBuckets:
     """
-    One token bucket per key: `rate` tokens a second, at most `burst`.
+    One token bucket per key.
 
     The keys used longest ago are forgotten when there are too many, and begin with a full bucket again.
+
+    Attributes:
+        rate, burst: tokens a second, and the most that a bucket holds. May be changed at any time.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = rate
-        self._burst = burst
+        self.rate = rate
+        self.burst = burst
         self._clock = clock
         self._buckets: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
     def take(self, key: Hashable) -> timedelta | None:
         """Take a token. None when there was one, else how long it takes until there is."""
         now = self._clock()
-        tokens, at = self._buckets.pop(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - at) * self._rate)
+        tokens, at = self._buckets.pop(key, (self.burst, now))
+        tokens = min(self.burst, tokens + (now - at) * self.rate)
         taken = tokens >= 1
         self._buckets[key] = (tokens - 1 if taken else tokens, now)
         if len(self._buckets) > _MOST_KEYS:
             self._buckets.popitem(last=False)
-        return None if taken else timedelta(seconds=(1 - tokens) / self._rate)
+        return None if taken else timedelta(seconds=(1 - tokens) / self.rate)
 
 
 class RequestLimits:
@@ -84,6 +89,41 @@ class RequestLimits:
             self._running[tenant] -= 1
             if not self._running[tenant]:
                 del self._running[tenant]
+
+
+class StageRates:
+    """
+    Requests a minute of each enterprise, as the stage of a flag's rollout allows them.
+
+    Attributes:
+        gateways: how many gateways share the limit; each allows its part.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._flags: dict[str, TokenBuckets] = {}
+        self.gateways = 1
+
+    def take(self, flag: str, enterprise: str, stage: RolloutStage) -> None:
+        """Count a request. Raises 429 `STAGE_RATE_LIMITED`."""
+        allowed = stage.limits.requests_per_minute
+        if not allowed:
+            return
+        buckets = self._flags.get(flag)
+        if buckets is None:
+            buckets = self._flags[flag] = TokenBuckets(0, 0, self._clock)
+        part = allowed / self.gateways
+        buckets.rate, buckets.burst = part / _MINUTE, max(1.0, part)
+        wait = buckets.take(enterprise)
+        if wait is not None:
+            metrics.limited.add(1, {"limit": "stage"})
+            raise Problem(
+                429,
+                "STAGE_RATE_LIMITED",
+                f"the stage {stage.stage} of {stage.rollout} allows {enterprise} {allowed} requests a minute",
+                metadata={"feature": flag, "stage": stage.stage, "limit": str(allowed)},
+                retry_after=wait,
+            )
 
 
 class Body:

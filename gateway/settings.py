@@ -24,12 +24,15 @@ class GatewaySettings(EnvironmentSettings):
     private_key: SecretStr
     """The Ed25519 key (PEM) that signs principals and access tokens. Mostly given as GATEWAY_PRIVATE_KEY_FILE."""
     amqp_url: AmqpUrl
-    """The broker, from which snapshots come."""
+    """The broker, from which snapshots and admissions come."""
     services: dict[str, str]
     """The services' gRPC addresses by name: GATEWAY_SERVICES='{"accounts": "127.0.0.1:7411", …}' or
     GATEWAY_SERVICES__ACCOUNTS=127.0.0.1:7411."""
     snapshot_file: Path | None = None
-    """Where the last snapshot of flags and admissions is kept, for a start without broker and rollout service."""
+    """Where the last snapshot of flags is kept, and in a second file beside it the admissions: for a start without broker
+    and rollout service."""
+    stale_seconds: float = Field(default=60, gt=0)
+    """How old knowledge may be before it is called stale, and before flags that say so (`failMode: CLOSED`) let nobody in."""
     metrics_port: Port = 7420
     """Where /metrics, /healthz and /readyz are served for operators. 0 takes a free port."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
