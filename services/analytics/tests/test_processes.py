@@ -1,22 +1,39 @@
-"""migrate, api and worker as they run in production, and the api killed while it takes facts in."""
+"""migrate, api and worker as they run in production, the api killed while it takes facts in, and what guardrails hear."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pika
 import pytest
 from numerator.analytics.v1 import analytics_pb2 as pb
 from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
+from numerator.events.v1.accounts_pb2 import AccountBound, AccountReauthRequired
+from numerator.events.v1.analytics_pb2 import GuardrailMeasured
 
 from services.analytics import store
-from services.analytics.tests.test_worker import PUBLICATION, published, received
+from services.analytics.tests.test_guardrails import (
+    BINDING,
+    ERRORS,
+    FAILED,
+    LATENCY,
+    PUBLISH,
+    report,
+    through,
+    usage,
+)
+from services.analytics.tests.test_guardrails import (
+    numbers as guardrail_numbers,
+)
+from services.analytics.tests.test_worker import BRAND, PUBLICATION, published, received
 from services.analytics.tests.world import OWNER, TIANSHAN, fact, post, raw, repost
 from services.chassis.database import Tenant
+from services.chassis.events import decode, event_type
 from services.chassis.testing.broker import Broker
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.processes import Processes
-from services.chassis.testing.rpc import metadata_of
+from services.chassis.testing.rpc import gateway, metadata_of
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AnalyticsService"]
 FACTS = 240_000
@@ -89,6 +106,73 @@ def _part(lines: list[dict[str, object]]) -> pb.IngestEngagementsRequest:
     part = pb.IngestEngagementsRequest(parent=TIANSHAN)
     part.body.data = raw(lines)
     return part
+
+
+@pytest.mark.slow
+def test_worker__tells_guardrails(
+    processes: Processes, amqp_url: str, eventually: Callable[..., object]
+) -> None:
+    """
+    What events and two gateways tell, each more than once, is heard through the broker as exact sums, and freshness grows
+    while nothing happens.
+    """
+    processes.run("migrate")
+    now = datetime.now(UTC)
+    minute = now.replace(second=0, microsecond=0)
+    with pika.BlockingConnection(pika.URLParameters(amqp_url)) as connection:
+        broker, ear = Broker(connection, "analytics"), _Ear(connection)
+        try:
+            processes.start("api")
+            processes.start("worker")
+            for number, event in enumerate(
+                (
+                    published("1"),
+                    published("2"),
+                    FAILED,
+                    AccountBound(account=BRAND),
+                    AccountReauthRequired(account=BRAND),
+                )
+            ):
+                for _ in range(3):
+                    broker.tell(event, TIANSHAN, event_id=f"guardrail-{minute}-{number}", time=now)
+            with calling(processes) as stub:
+                for replica in ("a", "b", "a"):
+                    for number in range(5):
+                        sent = report(
+                            number, usage(minute=now, requests=3, slow=1), replica=replica, through=now
+                        )
+                        stub.RecordUsage(sent, metadata=metadata_of(gateway()), timeout=10)
+            expected = {PUBLISH: (3, 1), BINDING: (2, 1), ERRORS: (30, 0), LATENCY: (30, 10)}
+            eventually(
+                lambda: (
+                    guardrail_numbers(ear.heard())
+                    == {(metric, minute, TIANSHAN): value for metric, value in expected.items()}
+                ),
+                timeout=30,
+            )
+            fresh = eventually(lambda: through(ear.heard()).get(PUBLISH), timeout=20)
+            eventually(lambda: through(ear.heard())[PUBLISH] > fresh, timeout=20)
+            assert through(ear.heard())[ERRORS] == now
+        finally:
+            processes.stop()
+
+
+class _Ear:
+    """Hears what is told to guardrails."""
+
+    def __init__(self, connection: pika.BlockingConnection) -> None:
+        self._channel = connection.channel()
+        self._queue = self._channel.queue_declare("", exclusive=True).method.queue
+        self._channel.queue_bind(self._queue, "numerator.events", event_type(GuardrailMeasured))
+        self._heard: list[GuardrailMeasured] = []
+
+    def heard(self) -> list[GuardrailMeasured]:
+        """All so far."""
+        while True:
+            method, properties, body = self._channel.basic_get(self._queue, auto_ack=True)
+            if method is None:
+                return self._heard
+            self._heard.append(decode(properties.content_type, body, GuardrailMeasured))
 
 
 @pytest.mark.slow
