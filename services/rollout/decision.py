@@ -6,6 +6,7 @@ Whoever passes all of them gets a seat while there is one. Eligibility outranks 
 an enterprise that is in stays in when a share or a quota shrinks, unless the plan says otherwise.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -62,7 +63,7 @@ def decide(
         The records in the order in which they were given.
     """
     given = list(records)
-    outcome = {record.enterprise: _restore(rollout, record, anchor) for record in given}
+    outcome = {record.enterprise: _restore(record, anchor) for record in given}
     if narrowing is not Narrowing.KEEP:
         outcome |= _narrow(rollout, outcome.values(), narrowing)
     held = others.held + sum(record.held for record in outcome.values())
@@ -123,7 +124,7 @@ def ineligible(plan: Plan, record: Record) -> Reason:
     subject = record.subject
     if subject.listed == "DENY":
         return Reason.DENIED
-    if holds(plan.eligible, subject.attributes | {"enterprise": subject.enterprise}):
+    if holds(plan.eligible, subject.attributes):
         return Reason.NONE
     if not subject.verified:
         return Reason.VERIFICATION_REVOKED if record.held else Reason.NOT_VERIFIED
@@ -177,12 +178,8 @@ def _within(plan: Plan, audience: Audience, subject: Subject) -> Source:
         case AudienceKind.EVERYONE:
             return Source.NONE if is_control(plan, subject) else Source.BUCKET
         case AudienceKind.SEGMENT:
-            segment = plan.segments[audience.segment]
-            named = subject.enterprise in segment.tenants
-            found = segment.rule is not None and holds(
-                segment.rule, subject.attributes | {"enterprise": subject.enterprise}
-            )
-            return Source.SEGMENT if named or found else Source.NONE
+            found = plan.segments[audience.segment].has(subject.enterprise, subject.attributes)
+            return Source.SEGMENT if found else Source.NONE
         case AudienceKind.TENANTS:
             return Source.SEGMENT if subject.enterprise in audience.tenants else Source.NONE
         case AudienceKind.JOINED:
@@ -195,7 +192,7 @@ def _source(rollout: Rollout, record: Record) -> Source:
     return admitting_rule(rollout, record.subject) or record.source
 
 
-def _restore(rollout: Rollout, record: Record, anchor: Anchor | None) -> Record:
+def _restore(record: Record, anchor: Anchor | None) -> Record:
     """Give seats to exactly those who had one at the anchor."""
     if anchor is None:
         return record
@@ -230,9 +227,7 @@ def _narrow(rollout: Rollout, records: Iterable[Record], narrowing: Narrowing) -
         size = min(max(eligible * rollout.basis_points // BUCKETS, len(inside)), stage.quota or len(seated))
         leaving = [*outside, *inside][: max(0, len(seated) - size)]
     return {
-        record.enterprise: replace(
-            record, held=False, state=AdmissionState.SUSPENDED, reason=Reason.NARROWED
-        )
+        record.enterprise: replace(record, held=False, state=AdmissionState.SUSPENDED, reason=Reason.NARROWED)
         for record in leaving
     }
 
@@ -279,3 +274,54 @@ def _with(record: Record, state: AdmissionState, reason: Reason, queue_key: str)
     if (record.state, record.reason, record.queue_key) == (state, reason, queue_key):
         return record
     return replace(record, state=state, reason=reason, queue_key=queue_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One question of a decision: its name, whether it holds, and with which values, in words."""
+
+    rule: str
+    holds: bool
+    detail: str
+
+
+def explain(rollout: Rollout, record: Record, held: int) -> list[Step]:
+    """
+    How the decision on an enterprise comes about: the questions in their order, up to the first that does not hold.
+
+    `held` is how many seats of the rollout are taken.
+    """
+    subject, stage = record.subject, rollout.current_stage
+    reason = ineligible(rollout.plan, record)
+    rule = admitting_rule(rollout, subject) or record.source
+    quota = stage.quota if stage and rollout.state is RolloutState.RUNNING else 0
+    share = f"bucket {subject.bucket} of 10000; {rollout.stage or 'no stage'} takes those below {rollout.basis_points}"
+    control = ", control group" if is_control(rollout.plan, subject) else ""
+    steps = [
+        Step(
+            "NOT_KILLED", not rollout.killed, "killed" if rollout.killed else f"{rollout.flag} is not killed"
+        ),
+        Step("NOT_DENIED", reason is not Reason.DENIED, f"list: {subject.listed or 'none'}"),
+        Step(
+            "ELIGIBLE",
+            reason in {Reason.NONE, Reason.DENIED},
+            f"{json.dumps(rollout.plan.eligible)} with {json.dumps(dict(subject.attributes))}",
+        ),
+        Step("NOT_REVOKED", record.state is not AdmissionState.REVOKED, f"record: {record.state.value}"),
+    ]
+    if record.held:
+        steps.append(
+            Step("HAS_SEAT", True, f"seat {record.seat}, by {record.source.value}, in {record.stage}")
+        )
+    else:
+        steps += [
+            Step("RUNNING", rollout.state in _ADMITTING, f"the rollout is {rollout.state.value}"),
+            Step("WITHIN_STAGE", bool(rule), f"by {rule.value}" if rule else share + control),
+            Step(
+                "WITHIN_QUOTA",
+                not quota or held < quota,
+                f"{held} of {quota or 'any number of'} places are taken",
+            ),
+        ]
+    first_no = next((index for index, step in enumerate(steps) if not step.holds), len(steps))
+    return steps[: first_no + 1]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from services.chassis.database import Transaction
 from services.chassis.metrics import Reading, counter
-from services.rollout import store
+from services.rollout import serving, store
 from services.rollout.model import ROLLOUT_NAME, AdmissionState, Reason, Record, RolloutState
 
 KILLED = "KILLED"
@@ -37,7 +37,7 @@ def read(tx: Transaction) -> None:
     nobody: dict[tuple[str, str, str], int] = {
         (rollout.name, stage.id, state): 0
         for rollout in rollouts
-        for stage in rollout.stages
+        for stage in rollout.plan.stages
         for state in AdmissionState
     }
     _admissions.set(
@@ -54,12 +54,12 @@ def read(tx: Transaction) -> None:
     )
     _percent.set(
         (
-            rollout.current_stage.basis_points / 100 if rollout.current_stage else 0,
+            rollout.basis_points / 100,
             {"rollout": _id(rollout.name)},
         )
         for rollout in rollouts
     )
-    _snapshot.set([(store.snapshot_version(tx), {})])
+    _snapshot.set([(serving.snapshot_version(tx)[0], {})])
 
 
 def _kind(before: Record | None, after: Record) -> str:

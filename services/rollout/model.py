@@ -99,10 +99,10 @@ NEXT_STEPS: Mapping[Reason, str] = MappingProxyType(
         Reason.NONE: "",
         Reason.NOT_ON_THE_LIST: "Ask for verification with POST /v1/{enterprise}:requestVerification.",
         Reason.DENIED: "Talk to your contact at the platform: the edition is closed to you for the moment.",
-        Reason.NOT_VERIFIED: "Ask for verification with POST /v1/{enterprise}:requestVerification. A verified enterprise is "
-        "admitted by itself as soon as the stage has a place.",
-        Reason.VERIFICATION_REVOKED: "Ask for verification again with POST /v1/{enterprise}:requestVerification. Your place is "
-        "kept.",
+        Reason.NOT_VERIFIED: "Ask for verification with POST /v1/{enterprise}:requestVerification. A verified enterprise "
+        "is admitted by itself as soon as the stage has a place.",
+        Reason.VERIFICATION_REVOKED: "Ask for verification again with POST /v1/{enterprise}:requestVerification. "
+        "Your place is kept.",
         Reason.NOT_ELIGIBLE: "The edition is not for enterprises like yours yet. GET /v1/edition tells when that changes.",
         Reason.ELIGIBILITY_LOST: "You do not meet what the edition asks for any more. Your place is kept until you do.",
         Reason.REVOKED: "Talk to your contact at the platform: your admission was taken back.",
@@ -111,7 +111,7 @@ NEXT_STEPS: Mapping[Reason, str] = MappingProxyType(
         "others first.",
         Reason.NOT_IN_SHARE: _WAIT,
         Reason.HELD_OUT: _WAIT,
-        Reason.QUOTA_FULL: "Nothing to do: you are admitted in your turn when the stage widens. GET /v1/edition tells your place.",
+        Reason.QUOTA_FULL: "Nothing to do: you are admitted in your turn when the stage widens. GET /v1/edition tells your turn.",
         Reason.ROLLOUT_NOT_RUNNING: "Nothing to do: nobody is admitted just now. GET /v1/edition tells when that changes.",
         Reason.STAGE_ROLLED_BACK: "Nothing to do: the stage was taken back, and your place is kept until it opens again.",
         Reason.EDITION_KILLED: "Nothing to do: the edition is switched off for everybody for the moment.",
@@ -187,14 +187,12 @@ class Anchor:
 
     Attributes:
         stage: the stage then; "" before the first.
-        flag: the flag's compiled definition then.
         held: who had a seat, with the stage of the admission.
     """
 
     stage: str
     stage_time: datetime | None
     basis_points: int
-    flag: Mapping[str, Any]
     held: Mapping[str, str]
 
 
@@ -205,7 +203,7 @@ class Subject:
 
     Attributes:
         arrival: the order in which the rollout heard of enterprises.
-        attributes: what predicates may ask, `verified` among them.
+        attributes: what predicates may ask, `verified` and `enterprise` among them.
         listed: the list that it is on.
         invited: the order in which it accepted an invitation; None if it did not.
         joined: the order in which it joined the waitlist; None if it did not.
@@ -261,4 +259,3 @@ class Record:
     def is_active(self) -> bool:
         """Whether it is in."""
         return self.state is AdmissionState.ACTIVE
-

@@ -25,7 +25,7 @@ from services.rollout.model import (
 )
 
 _PART = "case a.state when 'ACTIVE' then 0 when 'SUSPENDED' then 1 when 'WAITLISTED' then 2 else 3 end"
-_NUMBER = "coalesce(a.seat, e.arrival)"
+_PLACE = _PART + ", coalesce(a.seat, e.arrival), a.enterprise"
 
 
 def lock(tx: Transaction) -> None:
@@ -111,7 +111,9 @@ def save_plan(tx: Transaction, rollout: Rollout) -> None:
     )
 
 
-def page_plans(tx: Transaction, rollout: str, *, limit: int, before: int | None = None) -> list[dict[str, Any]]:
+def page_plans(
+    tx: Transaction, rollout: str, *, limit: int, before: int | None = None
+) -> list[dict[str, Any]]:
     """Versions of a plan, newest first: version, text, sha256, author, create_time."""
     rows = tx.execute(
         """
@@ -131,8 +133,8 @@ def push_anchor(tx: Transaction, rollout: Rollout, anchor: Anchor) -> None:
     """Remember what is served before a widening."""
     tx.execute(
         """
-        insert into anchors (rollout, number, stage, stage_time, basis_points, flag, held)
-        select %(rollout)s, coalesce(max(number), 0) + 1, %(stage)s, %(stage_time)s, %(basis_points)s, %(flag)s, %(held)s
+        insert into anchors (rollout, number, stage, stage_time, basis_points, held)
+        select %(rollout)s, coalesce(max(number), 0) + 1, %(stage)s, %(stage_time)s, %(basis_points)s, %(held)s
         from anchors where rollout = %(rollout)s
         """,
         {
@@ -140,7 +142,6 @@ def push_anchor(tx: Transaction, rollout: Rollout, anchor: Anchor) -> None:
             "stage": anchor.stage,
             "stage_time": anchor.stage_time,
             "basis_points": anchor.basis_points,
-            "flag": Jsonb(anchor.flag),
             "held": Jsonb(anchor.held),
         },
     )
@@ -152,7 +153,7 @@ def pop_anchor(tx: Transaction, rollout: Rollout, *, oldest: bool = False) -> An
         """
         delete from anchors where rollout = %(rollout)s and number >=
           (select case when %(oldest)s then min(number) else max(number) end from anchors where rollout = %(rollout)s)
-        returning number, stage, stage_time, basis_points, flag, held
+        returning number, stage, stage_time, basis_points, held
         """,
         {"rollout": rollout.name, "oldest": oldest},
     ).fetchall()
@@ -161,6 +162,18 @@ def pop_anchor(tx: Transaction, rollout: Rollout, *, oldest: bool = False) -> An
     row = min(rows, key=lambda each: each["number"])
     del row["number"]
     return Anchor(**row)
+
+
+def newest_anchor(tx: Transaction, rollout: Rollout) -> Anchor | None:
+    """What a rollback would restore; None when there is nothing."""
+    row = tx.execute(
+        """
+        select stage, stage_time, basis_points, held from anchors
+        where rollout = %s order by number desc limit 1
+        """,
+        (rollout.name,),
+    ).fetchone()
+    return Anchor(**row) if row else None
 
 
 def anchored_stages(tx: Transaction, rollout: str) -> frozenset[str]:
@@ -210,7 +223,11 @@ def subjects(
     Joined here, not by PostgreSQL: where row-level security lets everything through it expects a handful of rows, and its plan
     takes seconds for some thousands.
     """
-    some = {"some": None if enterprises is None else list(enterprises), "rollout": rollout.name, "now": tx.now}
+    some = {
+        "some": None if enterprises is None else list(enterprises),
+        "rollout": rollout.name,
+        "now": tx.now,
+    }
     known = tx.execute(
         """
         select enterprise, arrival, verified, attributes from enterprises
@@ -250,7 +267,7 @@ def subjects(
             arrival=row["arrival"],
             bucket=bucket_of(rollout.salt, name),
             control_bucket=bucket_of(f"{rollout.salt}/control", name),
-            attributes=row["attributes"] | {"verified": row["verified"]},
+            attributes=row["attributes"] | {"verified": row["verified"], "enterprise": name},
             listed=lists.get(name),
             invited=invited.get(name),
             joined=joined.get(name),
@@ -262,7 +279,9 @@ def subjects(
 
 # Records
 
-_DECIDED = "a.enterprise, a.state, a.reason, a.source, a.stage, a.seat, a.held, a.queue_key, a.admit_time"
+_DECIDED = """
+    select a.enterprise, a.state, a.reason, a.source, a.stage, a.seat, a.held, a.queue_key, a.admit_time from admissions a
+"""
 
 
 def records(
@@ -274,8 +293,8 @@ def records(
     """
     known = subjects(tx, rollout, enterprises)
     rows = tx.execute(
-        f"""
-        select {_DECIDED} from admissions a
+        _DECIDED
+        + """
         where rollout = %(rollout)s and (%(some)s::text[] is null or enterprise = any(%(some)s))
         """,
         {"rollout": rollout.name, "some": None if enterprises is None else list(enterprises)},
@@ -301,11 +320,12 @@ def page_records(
 ) -> list[Record]:
     """Records after the one with this `listing_key`: the active by seat, the suspended by seat, the rest by arrival."""
     rows = tx.execute(
-        f"""
-        select {_DECIDED} from admissions a join enterprises e on e.enterprise = a.enterprise
-        where a.rollout = %s and ({_PART}, {_NUMBER}, a.enterprise) > (%s, %s, %s)
-        order by {_PART}, {_NUMBER}, a.enterprise limit %s
-        """,
+        _DECIDED
+        + " join enterprises e on e.enterprise = a.enterprise where a.rollout = %s and ("
+        + _PLACE
+        + ") > (%s, %s, %s) order by "
+        + _PLACE
+        + " limit %s",
         (rollout.name, *(after or (-1, 0, "")), limit),
     ).fetchall()
     known = subjects(tx, rollout, [row["enterprise"] for row in rows])
@@ -314,7 +334,12 @@ def page_records(
 
 def listing_key(record: Record) -> tuple[int, int, str]:
     """By what `page_records` orders."""
-    order = [AdmissionState.ACTIVE, AdmissionState.SUSPENDED, AdmissionState.WAITLISTED, AdmissionState.REVOKED]
+    order = [
+        AdmissionState.ACTIVE,
+        AdmissionState.SUSPENDED,
+        AdmissionState.WAITLISTED,
+        AdmissionState.REVOKED,
+    ]
     number = record.subject.arrival if record.seat is None else record.seat
     return order.index(record.state), number, record.enterprise
 

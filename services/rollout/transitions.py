@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from services.chassis.errors import Kind, ServiceError, invalid
 from services.rollout.model import Anchor, Cause, Rollout, RolloutState
-from services.rollout.plan import Plan, Stage
+from services.rollout.plan import Plan, Stage, duration_text
 
 START_GATE = "start"
 """The gate before the first stage, for approvals."""
@@ -147,7 +147,9 @@ def change_plan(rollout: Rollout, plan: Plan, author: str, anchored: frozenset[s
     if stage is None or not rollout.current_stage:
         return changed
     ramping = rollout.basis_points < rollout.current_stage.basis_points
-    return replace(changed, basis_points=min(rollout.basis_points, stage.basis_points) if ramping else stage.basis_points)
+    return replace(
+        changed, basis_points=min(rollout.basis_points, stage.basis_points) if ramping else stage.basis_points
+    )
 
 
 def climb(rollout: Rollout, now: datetime) -> Rollout:
@@ -206,12 +208,16 @@ def gates(rollout: Rollout, progress: Progress, now: datetime) -> tuple[Gate, ..
     hold, found = stage.hold, []
     if hold.time:
         until = (rollout.stage_time or now) + hold.time
-        found.append(Gate("TIME", now >= until, f"{_age(now - (until - hold.time))} of {_age(hold.time)}", until))
+        found.append(
+            Gate("TIME", now >= until, f"{_span(now - (until - hold.time))} of {_span(hold.time)}", until)
+        )
     if hold.exposures:
         met = progress.exposures >= hold.exposures
         found.append(Gate("EXPOSURES", met, f"{progress.exposures} of {hold.exposures} enterprises"))
     if rollout.plan.guardrails:
-        detail = "the last analysis passed" if progress.may_advance else "no analysis has passed in this stage"
+        detail = (
+            "the last analysis passed" if progress.may_advance else "no analysis has passed in this stage"
+        )
         found.append(Gate("ANALYSIS", progress.may_advance, detail))
     if hold.window:
         opens = hold.window.next_open(now)
@@ -278,10 +284,5 @@ def _refused(reason: str, rollout: Rollout, fix: str) -> ServiceError:
     )
 
 
-def _age(span: timedelta) -> str:
-    """A time span in its largest unit and the next, as `3h 20m`."""
-    seconds = max(0, int(span.total_seconds()))
-    units = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
-    parts = [f"{seconds // size % (10**9 if unit == 'd' else 60 if unit != 'h' else 24)}{unit}" for unit, size in units]
-    shown = [part for part in parts if not part.startswith("0")] or ["0s"]
-    return " ".join(shown[:2])
+def _span(span: timedelta) -> str:
+    return duration_text(span) or "0s"

@@ -1,21 +1,30 @@
-"""Rollout's worker: what accounts tells of enterprises, to use cases."""
+"""Rollout's worker: what accounts and analytics tell, and what the clock brings, to use cases."""
+
+from datetime import UTC, timedelta
 
 from numerator.events.v1.accounts_pb2 import (
     EnterpriseRegistered,
     EnterpriseVerificationRevoked,
     EnterpriseVerified,
 )
+from numerator.events.v1.analytics_pb2 import GuardrailMeasured
 
 from services.chassis.database import PLATFORM, Database, Transaction
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
-from services.rollout import metrics, usecases
+from services.rollout import audit, measurements, metrics, scheduler, serving, usecases
+from services.rollout.guardrails import Sample
+from services.rollout.settings import Settings
 
 
 class Worker:
-    """Decides admissions as enterprises come, are verified, or lose it. A decision looks at all enterprises: scope PLATFORM."""
+    """Decides as enterprises come, are verified, or lose it, and as time goes by, over all of them: scope PLATFORM."""
 
     name = "rollout"
+
+    def __init__(self, settings: Settings) -> None:
+        self._look_every = timedelta(seconds=settings.look_seconds)
+        audit.anchor_to(settings.audit_anchors)
 
     @event_handler(EnterpriseRegistered, scope=PLATFORM)
     def on_enterprise_registered(self, tx: Transaction, event: Event[EnterpriseRegistered]) -> None:
@@ -31,7 +40,40 @@ class Worker:
     ) -> None:
         usecases.remember_enterprise(tx, event.message.enterprise, verified=False, told=event.time)
 
+    @event_handler(GuardrailMeasured, scope=PLATFORM)
+    def on_guardrail_measured(self, tx: Transaction, event: Event[GuardrailMeasured]) -> None:
+        told = event.message
+        measurements.record(
+            tx,
+            told.metric,
+            through=told.measured_through.ToDatetime(UTC) if told.HasField("measured_through") else None,
+            minute=told.minute.ToDatetime(UTC) if told.HasField("minute") else None,
+            samples={each.enterprise: Sample(each.count, each.bad) for each in told.samples},
+        )
+
+    @every(1)
+    def move(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            scheduler.expire(tx)
+            scheduler.apply_due_changes(tx)
+            names = scheduler.rollouts(tx)
+        for name in names:
+            with database.transaction(PLATFORM) as tx:
+                scheduler.step(tx, name, look_every=self._look_every)
+
     @every(10)
     def measure(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
             metrics.read(tx)
+            audit.anchor_head(tx)
+
+    @every(600)
+    def forget(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            serving.forget_old(tx)
+        while self._prune(database):
+            pass
+
+    def _prune(self, database: Database) -> int:
+        with database.transaction(PLATFORM) as tx:
+            return measurements.prune(tx)

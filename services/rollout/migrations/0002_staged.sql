@@ -22,8 +22,9 @@ alter table rollouts
 update rollouts set
     plan = format(E'rollout: %s\nflag: %s\nstages:\n', substr(name, length('rollouts/') + 1), flag) || (
         select string_agg(
-            format('  - {ring: %s, percent: %s%%, quota: %s}', each ->> 'id',
-                   trim_scale((each ->> 'basis_points')::numeric / 100), coalesce(each ->> 'quota', '0')),
+            format('  - {ring: %s, percent: %s%%%s}', each ->> 'id',
+                   trim_scale((each ->> 'basis_points')::numeric / 100),
+                   ', quota: ' || nullif(each ->> 'quota', '0')),
             E'\n' order by place)
         from jsonb_array_elements(stages) with ordinality as listed (each, place)),
     stage = coalesce(stages -> stage_index ->> 'id', ''),
@@ -33,14 +34,13 @@ insert into plans (rollout, version, text, sha256, author, create_time)
     select name, 1, plan, '', '', create_time from rollouts;
 alter table rollouts alter column plan set not null, drop column stages, drop column stage_index, drop column anchors;
 
--- What a rollback restores, one for each widening: who held a seat (with the stage of the admission), and the flag's rule.
+-- What a rollback restores, one for each widening: who held a seat (with the stage of the admission).
 create table anchors (
     rollout      text not null references rollouts (name),
     number       integer not null,
     stage        text not null,
     stage_time   timestamptz,
     basis_points integer not null,
-    flag         jsonb not null,
     held         jsonb not null,
     primary key (rollout, number)
 );

@@ -23,6 +23,8 @@ from services.rollout.plan.shape import (
     Stage,
     Window,
     Worse,
+    duration_text,
+    percent_text,
 )
 
 __all__ = [
@@ -44,5 +46,7 @@ __all__ = [
     "Window",
     "Worse",
     "diff",
+    "duration_text",
     "parse",
+    "percent_text",
 ]

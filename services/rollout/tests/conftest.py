@@ -2,33 +2,31 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
-from numerator.rollout.v1 import rollout_pb2 as pb
-from numerator.rollout.v1 import rollout_pb2_grpc as pb_grpc
 
 from services.chassis.clock import FixedClock
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import Offer, serving
-from services.rollout.rpc import RolloutServicer
+from services.rollout import audit
+from services.rollout.api import servicers
 from services.rollout.tests.world import World
 
 
 @pytest.fixture
 def serve(
-    make_database: Callable[..., TemporaryDatabase], clock: FixedClock
+    make_database: Callable[..., TemporaryDatabase], clock: FixedClock, tmp_path: Path
 ) -> Iterator[Callable[..., World]]:
     """Serves rollout; takes the options of the server."""
     with ExitStack() as stack:
 
         def start(**options: object) -> World:
             database = make_database("rollout", clock=clock)
-            offer = Offer(
-                pb_grpc.add_RolloutServiceServicer_to_server,
-                RolloutServicer(database),
-                pb.DESCRIPTOR.services_by_name["RolloutService"],
-            )
-            return World(database, clock, stack.enter_context(serving(offer, **options)))
+            offers = [Offer(*each) for each in servicers(database, tmp_path / "anchors")]
+            audit.anchor_to(tmp_path / "anchors")
+            stack.callback(audit.anchor_to, None)
+            return World(database, clock, stack.enter_context(serving(*offers, **options)))
 
         yield start
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from google.protobuf.message import Message
 from numerator.events.v1 import rollout_pb2 as events
+from numerator.rollout.v1 import admissions_pb2, changes_pb2_grpc, audit_pb2_grpc, flags_pb2_grpc, serving_pb2
+from numerator.rollout.v1 import admissions_pb2_grpc, rollout_pb2_grpc, serving_pb2_grpc
 from numerator.rollout.v1 import rollout_pb2 as pb
-from numerator.rollout.v1 import rollout_pb2_grpc as pb_grpc
 
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM
@@ -23,12 +24,37 @@ from services.rollout import usecases
 
 EDITION = "rollouts/edition"
 FLAG = "enterprise-beta"
-STAGES = (("private-beta", 10_000, 2), ("open-beta", 10_000, 4), ("everybody", 10_000, 0))
+STAGES = """
+  - {ring: private-beta, quota: 2}
+  - {ring: open-beta, quota: 4}
+  - {ring: everybody}
+"""
+
+
+def plan(name: str = EDITION, stages: str = STAGES, *, flag: str = FLAG, **keys: str) -> str:
+    """A plan: its stages, and further keys as they are spelled in a plan, with `__` for nothing else."""
+    more = "".join(f"{key}: {value}\n" for key, value in keys.items())
+    return (
+        f"rollout: {name.removeprefix('rollouts/')}\nflag: {flag}\n{more}stages:\n{stages.strip(chr(10))}\n"
+    )
 
 
 def enterprise(number: int) -> str:
     """An enterprise's name."""
     return f"enterprises/e{number}"
+
+
+class Stubs:
+    """The services on one channel."""
+
+    def __init__(self, channel: Any) -> None:
+        self.rollouts = rollout_pb2_grpc.RolloutServiceStub(channel)
+        self.admissions = admissions_pb2_grpc.AdmissionServiceStub(channel)
+        self.edition = admissions_pb2_grpc.EditionServiceStub(channel)
+        self.flags = flags_pb2_grpc.FlagServiceStub(channel)
+        self.changes = changes_pb2_grpc.ChangeServiceStub(channel)
+        self.audit = audit_pb2_grpc.AuditServiceStub(channel)
+        self.serving = serving_pb2_grpc.ServingServiceStub(channel)
 
 
 @dataclass
@@ -38,32 +64,26 @@ class World:
     database: TemporaryDatabase
     clock: FixedClock
     running: RunningServer
-    _stubs: dict[Principal, pb_grpc.RolloutServiceStub] = field(default_factory=dict)
     _moments: Iterator[int] = field(default_factory=itertools.count)
 
-    def as_(self, principal: Principal) -> pb_grpc.RolloutServiceStub:
-        """The service, as somebody sees it."""
-        if principal not in self._stubs:
-            self._stubs[principal] = pb_grpc.RolloutServiceStub(self.running.as_(principal))
-        return self._stubs[principal]
+    def as_(self, principal: Principal) -> "Stubs":
+        """The services, as somebody sees them."""
+        return Stubs(self.running.as_(principal))
 
     @property
-    def ops(self) -> pb_grpc.RolloutServiceStub:
-        """The service, as an operator sees it."""
-        return self.as_(operator())
+    def ops(self) -> rollout_pb2_grpc.RolloutServiceStub:
+        """Rollouts, as an operator sees them."""
+        return self.as_(operator()).rollouts
+
+    def apply(self, text: str, **fields: Any) -> pb.ApplyPlanResponse:
+        """A plan in force."""
+        return self.ops.ApplyPlan(pb.ApplyPlanRequest(plan=text, **fields))
 
     def create(
-        self, name: str = EDITION, stages: Any = STAGES, *, flag: str = "", **fields: Any
+        self, name: str = EDITION, stages: str = STAGES, *, flag: str = FLAG, **keys: str
     ) -> pb.Rollout:
         """A rollout in DRAFT."""
-        listed = [pb.Stage(id=id_, basis_points=share, quota=quota) for id_, share, quota in stages]
-        return self.ops.CreateRollout(
-            pb.CreateRolloutRequest(
-                rollout_id=name.removeprefix("rollouts/"),
-                rollout=pb.Rollout(flag=flag, stages=listed),
-                **fields,
-            )
-        )
+        return self.apply(plan(name, stages, flag=flag, **keys)).rollout
 
     def do(self, verb: str, name: str = EDITION, **fields: Any) -> pb.Rollout:
         """One of the verbs, as `Start`; those that want a reason get one."""
@@ -83,21 +103,27 @@ class World:
         for number in numbers:
             self.tell(number, verified=True)
 
-    def admissions(self, name: str = EDITION) -> list[pb.Admission]:
+    def admissions(self, name: str = EDITION) -> list[admissions_pb2.Admission]:
         """A rollout's admissions."""
-        return list(self.ops.ListAdmissions(pb.ListAdmissionsRequest(parent=name, page_size=500)).admissions)
+        return list(
+            self.as_(operator())
+            .admissions.ListAdmissions(admissions_pb2.ListAdmissionsRequest(parent=name, page_size=500))
+            .admissions
+        )
 
     def active(self) -> set[str]:
         """Who is in."""
-        return {each.enterprise for each in self.admissions() if each.state == pb.Admission.ACTIVE}
+        return {
+            each.enterprise for each in self.admissions() if each.state == admissions_pb2.Admission.ACTIVE
+        }
 
-    def edition(self, number: int) -> pb.Edition:
+    def edition(self, number: int) -> admissions_pb2.Edition:
         """What an enterprise is told."""
-        return self.as_(member(enterprise(number))).GetEdition(pb.GetEditionRequest())
+        return self.as_(member(enterprise(number))).edition.GetEdition(admissions_pb2.GetEditionRequest())
 
-    def snapshot(self, if_newer: int = 0) -> pb.Snapshot:
+    def snapshot(self, if_newer: int = 0) -> serving_pb2.Snapshot:
         """What a gateway gets."""
-        return self.as_(gateway()).GetSnapshot(pb.GetSnapshotRequest(if_newer=if_newer))
+        return self.as_(gateway()).serving.GetSnapshot(serving_pb2.GetSnapshotRequest(if_newer=if_newer))
 
     def document(self) -> dict[str, Any]:
         """The newest snapshot's document."""
