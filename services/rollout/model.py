@@ -107,11 +107,12 @@ NEXT_STEPS: Mapping[Reason, str] = MappingProxyType(
         Reason.ELIGIBILITY_LOST: "You do not meet what the edition asks for any more. Your place is kept until you do.",
         Reason.REVOKED: "Talk to your contact at the platform: your admission was taken back.",
         Reason.NARROWED: "Nothing to do: the stage was narrowed, and you come first when it widens again.",
-        Reason.NOT_IN_AUDIENCE: "Join the waitlist with POST /v1/edition/waitlist:join, or accept an invitation. The stage is for "
-        "others first.",
+        Reason.NOT_IN_AUDIENCE: "Join the waitlist with POST /v1/edition/waitlist:join, or accept an invitation: the stage is "
+        "for others first.",
         Reason.NOT_IN_SHARE: _WAIT,
         Reason.HELD_OUT: _WAIT,
-        Reason.QUOTA_FULL: "Nothing to do: you are admitted in your turn when the stage widens. GET /v1/edition tells your turn.",
+        Reason.QUOTA_FULL: "Nothing to do: you are admitted in your turn when the stage widens. GET /v1/edition tells your "
+        "place.",
         Reason.ROLLOUT_NOT_RUNNING: "Nothing to do: nobody is admitted just now. GET /v1/edition tells when that changes.",
         Reason.STAGE_ROLLED_BACK: "Nothing to do: the stage was taken back, and your place is kept until it opens again.",
         Reason.EDITION_KILLED: "Nothing to do: the edition is switched off for everybody for the moment.",
