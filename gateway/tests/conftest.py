@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from numerator.analytics.v1 import analytics_pb2, analytics_pb2_grpc
-from numerator.rollout.v1 import rollout_pb2, rollout_pb2_grpc
+from numerator.rollout.v1 import serving_pb2, serving_pb2_grpc
 
 from gateway.app import Gateway
 from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
 from gateway.tests.fakes import Accounts, Analytics, Boxes, Rollouts, api
-from gateway.tests.snapshots_made import document, envelope, record
+from gateway.tests.snapshots_made import Told, document, envelope, record
 from services.chassis.rpc.server import Server
 from services.chassis.testing.rpc import telemetry
 from services.chassis.testing.waiting import eventually
@@ -45,11 +45,17 @@ class Services:
     address: str
 
 
+def _open(rollouts: Rollouts) -> None:
+    """The edition is open to enterprises/x."""
+    rollouts.snapshot = envelope(document())
+    rollouts.told = Told(record("ACTIVE", "enterprises/x"))
+
+
 @pytest.fixture(scope="session")
 def service_servers():
     """One server with all fakes, for the whole run."""
     boxes, rollouts, analytics = Boxes(), Rollouts(), Analytics()
-    rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
+    _open(rollouts)
     settings = SimpleNamespace(
         grpc_address="127.0.0.1:0",
         principal_public_key=PUBLIC_PEM,
@@ -68,9 +74,9 @@ def service_servers():
             accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
         )
         .add(
-            rollout_pb2_grpc.add_RolloutServiceServicer_to_server,
+            serving_pb2_grpc.add_ServingServiceServicer_to_server,
             rollouts,
-            rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"],
+            serving_pb2.DESCRIPTOR.services_by_name["ServingService"],
         )
         .add(
             analytics_pb2_grpc.add_AnalyticsServiceServicer_to_server,
@@ -90,7 +96,7 @@ def services(service_servers):
     boxes.__init__()
     rollouts.__init__()
     service_servers.analytics.__init__()
-    rollouts.snapshot = envelope(document(1, records={"enterprises/x": record("ACTIVE")}))
+    _open(rollouts)
     yield service_servers
     boxes.slow.set()
 
@@ -105,7 +111,7 @@ def make_settings(address: str, **more) -> GatewaySettings:
 
 def _informed(gateway: Gateway) -> bool:
     """Whether it has admissions, and every service's word or silence."""
-    return bool(gateway.snapshots.current) and "UNKNOWN" not in gateway.health._states.values()
+    return bool(gateway.knowledge.serving) and "UNKNOWN" not in gateway.health._states.values()
 
 
 @contextlib.asynccontextmanager
@@ -117,7 +123,7 @@ async def serving(settings: GatewaySettings):
             api.pb.DESCRIPTOR,
             accounts_pb2.DESCRIPTOR,
             analytics_pb2.DESCRIPTOR,
-            rollout_pb2.DESCRIPTOR,
+            serving_pb2.DESCRIPTOR,
         ],
         descriptors=api.descriptors,
     )

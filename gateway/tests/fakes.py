@@ -9,9 +9,10 @@ from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
 from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.analytics.v1 import analytics_pb2_grpc as analytics_grpc
 from numerator.options.v1 import options_pb2
-from numerator.rollout.v1 import rollout_pb2 as rollout
-from numerator.rollout.v1 import rollout_pb2_grpc as rollout_grpc
+from numerator.rollout.v1 import serving_pb2 as serving
+from numerator.rollout.v1 import serving_pb2_grpc as serving_grpc
 
+from gateway.tests.snapshots_made import Told
 from gateway.tests.testapi import compiled
 from services.chassis.errors import Kind, ServiceError, etag_mismatch, invalid, not_found
 from services.chassis.rpc.call import current_call
@@ -122,18 +123,28 @@ class Accounts(accounts_grpc.AccountsServiceServicer):
         return identity
 
 
-class Rollouts(rollout_grpc.RolloutServiceServicer):
-    """Serves the snapshot that the test has set."""
+class Rollouts(serving_grpc.ServingServiceServicer):
+    """Serves the snapshot and the admissions that the test has set, and remembers what gateways report."""
 
     def __init__(self) -> None:
-        self.snapshot = rollout.Snapshot()
+        self.snapshot = serving.Snapshot()
+        self.told = Told()
         self.asked: list[int] = []
+        self.reports: list[serving.ReportReplicaRequest] = []
+        self.replica_count = 1
 
     def GetSnapshot(self, request, context):
         self.asked.append(request.if_newer)
-        if request.if_newer >= self.snapshot.version:
-            return rollout.Snapshot(version=self.snapshot.version, sha256=self.snapshot.sha256)
+        if (request.if_newer, request.sha256) == (self.snapshot.version, self.snapshot.sha256):
+            return serving.Snapshot(version=self.snapshot.version, sha256=self.snapshot.sha256)
         return self.snapshot
+
+    def GetAdmissions(self, request, context):
+        return self.told.answer(request)
+
+    def ReportReplica(self, request, context):
+        self.reports.append(request)
+        return serving.ReportReplicaResponse(replica_count=self.replica_count)
 
 
 class Analytics(analytics_grpc.AnalyticsServiceServicer):
