@@ -14,7 +14,7 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import ErrorCode, OpenFeatureError
 from openfeature.flag_evaluation import FlagResolutionDetails, Reason
 
-from services.chassis.rules import BadRuleError, needs
+from services.chassis.rules import BadRuleError, guarded
 
 T = TypeVar("T")
 
@@ -44,15 +44,11 @@ class Flag:
             raise BadFlagError("must be a mapping with variants")
         variants = definition["variants"]
         compiled = {**definition}
-        needed: frozenset[str] = frozenset()
         if rule := definition.get("targeting"):
             try:
-                needed = needs(rule)
+                compiled["targeting"] = guarded(rule, variants, definition.get("defaultVariant"))
             except BadRuleError as error:
                 raise BadFlagError(f"its rule {error}") from None
-            compiled["targeting"] = {
-                "if": [{"missing": sorted(needed)}, _off(variants, definition.get("defaultVariant")), rule]
-            }
         try:
             # As text: the engine changes a dict that it is given.
             text = json.dumps({"flags": {key: compiled}})
@@ -89,15 +85,6 @@ class Flag:
 def failed(default: T, code: ErrorCode, message: str | None) -> FlagResolutionDetails[T]:
     """The caller's default, and why it is no more than that."""
     return FlagResolutionDetails(default, reason=Reason.ERROR, error_code=code, error_message=message)
-
-
-def _off(variants: Mapping[str, Any], default: object) -> str | None:
-    """The variant for whom something is missing; None, for the engine: the default one."""
-    name = str(default).lower() if isinstance(default, bool) else default
-    if not isinstance(name, str) or variants.get(name) is not True:
-        return None
-    # Of one that is never false the engine finds no such variant, and gives the caller's default.
-    return next((name for name, value in variants.items() if value is False), "")
 
 
 def _kind(variants: Mapping[str, Any]) -> str:

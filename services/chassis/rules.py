@@ -6,7 +6,7 @@ that could admit by such an accident, in any engine, are refused, by whoever wri
 `needs` tells what must be there for a rule to be asked at all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 OPERATORS = frozenset(
@@ -39,6 +39,24 @@ def needs(rule: Any) -> frozenset[str]:
     computed, and rules that nest deeper than `MOST_DEPTH`.
     """
     return frozenset(_needs(rule, depth=0, of_item=False))
+
+
+def guarded(rule: Any, variants: Mapping[str, Any], default: object) -> Any:
+    """
+    The rule of a flag behind the question whether everything is there that it needs.
+
+    If not, the flag is off: its default variant, and never true. Raises BadRuleError as `needs` does.
+    """
+    return {"if": [{"missing": sorted(needs(rule))}, _off(variants, default), rule]}
+
+
+def _off(variants: Mapping[str, Any], default: object) -> str | None:
+    """The variant for whom something is missing; None, for the engine: the default one."""
+    name = str(default).lower() if isinstance(default, bool) else default
+    if not isinstance(name, str) or variants.get(name) is not True:
+        return None
+    # Of one that is never false the engine finds no such variant, and gives the caller's default.
+    return next((name for name, value in variants.items() if value is False), "")
 
 
 def _needs(rule: Any, *, depth: int, of_item: bool) -> Iterator[str]:
