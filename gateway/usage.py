@@ -25,7 +25,7 @@ from services.chassis.timestamps import stamp
 SLOW_SECONDS = 0.3
 """A request that takes longer is slow; a stream or an upload may take its time."""
 
-MOST_COUNTS = 20_000
+MOST_COUNTS = 10_000
 """How many enterprises and minutes are counted until they are reported, and go into one report."""
 
 PATIENCE = timedelta(hours=1)
