@@ -17,11 +17,14 @@ from json_logic import jsonLogic
 from openfeature.contrib.tools.flagd.core.targeting.targeting import OPERATORS
 
 from services.chassis.buckets import bucket_of
+from services.chassis.rules import BadRuleError, guarded
 
 SCHEMA = "https://flagd.dev/schema/v0/flags.json"
 
-_OVER_ITEMS = frozenset({"all", "filter", "map", "none", "reduce", "some"})
+_OVER_ITEMS = frozenset({"all", "none", "some"})
 """These run their second operand on each item of a list, where variables are the item's."""
+_NOBODY = "enterprises/-"
+"""A name that nobody can have."""
 _FAILURES = (ArithmeticError, AttributeError, LookupError, ReferenceError, TypeError, ValueError)
 """What the engine, which checks nothing, stumbles with."""
 
@@ -58,8 +61,8 @@ def flagd_document(
     """
     The flagd document (JSON) by which any flagd engine decides as a gateway does, given the enterprise as targeting key.
 
-    The same input gives the same text. A flag whose rule cannot be told to such an engine, because it computes the names of
-    what it asks for, is left out: for whoever asks, it is not there.
+    The same input gives the same text. A flag whose rule cannot be told to such an engine, because it takes all admissions
+    at once, say, is left out: for whoever asks, it is not there.
 
     Args:
         document: the snapshot that gateways serve from; docs/rollouts.md describes it.
@@ -70,12 +73,13 @@ def flagd_document(
     flags = {}
     for key, flag in sorted(document["flags"]["flags"].items()):
         told = {name: value for name, value in flag.items() if name != "targeting"}
-        rule = flag.get("targeting")
         # A flag that is off for everybody needs no rule, and the lists in it are the longest part of the document.
-        if rule and flag["state"] != "DISABLED":
+        if flag.get("targeting") and flag["state"] != "DISABLED":
             try:
-                compiled = compiler.compile(rule)
-            except _CannotTellError:
+                rule = guarded(flag["targeting"], flag["variants"], flag.get("defaultVariant"))
+                # Who is in is asked without what a client says of itself.
+                compiled = compiler.settle(rule) if key in document["rollouts"] else compiler.compile(rule)
+            except (BadRuleError, _CannotTellError):
                 continue
             told["targeting"] = compiled if isinstance(compiled, dict) else {"if": [True, compiled]}
         flags[key] = told
@@ -125,11 +129,19 @@ class _Compiler:
             context["bucket"] = {
                 name: bucket_of(salt, enterprise) for name, salt in document["buckets"].items()
             }
-        self._nobody = nobody
+            context["enterprise"] = context["targetingKey"] = enterprise
+        self._nobody = {**nobody, "enterprise": _NOBODY, "targetingKey": _NOBODY}
         self._contexts = sorted(contexts.items())
         self._ours = {"verified", "bucket", "admissions", *attributes} - {"enterprise", "targetingKey"}
         self._lists: dict[tuple[str, ...], dict[str, str]] = {}
         self.evaluators: dict[str, Any] = {}
+
+    def settle(self, rule: Any) -> Any:
+        """A table for the whole rule: clients' own knowledge counts for nothing. Raises _CannotTellError."""
+        try:
+            return self._table(rule, sorted(set(_paths(rule))))
+        except _FAILURES:
+            raise _CannotTellError from None
 
     def compile(self, rule: Any) -> Any:
         """The same rule over the targeting key and what clients themselves know. Raises _CannotTellError."""
@@ -138,23 +150,26 @@ class _Compiler:
         if not isinstance(rule, dict) or len(rule) != 1:
             return rule  # a literal, for the engine too
         paths = sorted(set(_paths(rule)))
-        ours = [path.partition(".")[0] in self._ours for path in paths]
-        if any(ours) and all(ours):
+        ours = [path for path in paths if path.partition(".")[0] in self._ours]
+        if paths and ours == paths:
             try:
                 return self._table(rule, paths)
             except _FAILURES:
                 pass  # for some enterprise the engine fails here: it is to fail for that one at the client too
-        operator, value = next(iter(rule.items()))
-        operands = value if isinstance(value, list) else [value]
-        if operator == "var" and not any(ours):
-            return {"var": ["targetingKey" if operands[0] == "enterprise" else operands[0], *operands[1:]]}
-        if operator in {"var", "missing", "missing_some"}:
-            if any(ours):
+        operator, operands = _split(rule)
+        match operator:
+            case "var" if ours:
                 raise _CannotTellError
-            return rule
-        if operator in _OVER_ITEMS:
-            return {operator: [*self.compile(operands[:1]), *operands[1:]]}
-        return {operator: [self.compile(operand) for operand in operands]}
+            case "var":
+                return {"var": [_at_client(operands[0]), *operands[1:]]}
+            case "missing":
+                # Made by `guarded`, which asks whether anything is.
+                theirs = {"missing": [_at_client(path) for path in paths if path not in ours]}
+                return {"or": [self.settle({"!!": {"missing": ours}}), theirs]} if ours else theirs
+            case _ if operator in _OVER_ITEMS:
+                return {operator: [*self.compile(operands[:1]), *operands[1:]]}
+            case _:
+                return {operator: [self.compile(operand) for operand in operands]}
 
     def _table(self, rule: Any, paths: Sequence[str]) -> Any:
         """
@@ -186,30 +201,28 @@ class _Compiler:
 
 
 def _paths(rule: Any) -> Iterator[str]:
-    """The names that a rule asks for, as dotted paths. Raises _CannotTellError when it computes one."""
+    """The names that a rule of ours asks for, as dotted paths; in the predicates over items they are the items'."""
     if isinstance(rule, list):
         for each in rule:
             yield from _paths(each)
     if not isinstance(rule, dict) or len(rule) != 1:
         return
-    operator, value = next(iter(rule.items()))
-    operands = value if isinstance(value, list) else [value]
+    operator, operands = _split(rule)
     match operator:
         case "var":
-            yield from _names(operands[:1] or [""])
-            yield from _paths(operands[1:])
+            yield operands[0]
         case "missing":
-            yield from _names(operands)
-        case "missing_some":
-            yield from _names(operands[1] if len(operands) > 1 else [])
+            yield from operands
         case _:
-            yield from _paths(operands[:1] + operands[2:] if operator in _OVER_ITEMS else operands)
+            yield from _paths(operands[:1] if operator in _OVER_ITEMS else operands)
 
 
-def _names(operands: Any) -> Iterator[str]:
-    if not isinstance(operands, list):
-        raise _CannotTellError
-    for name in operands:
-        if not isinstance(name, str) or not name:
-            raise _CannotTellError
-        yield name
+def _split(rule: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    """Operator and operands; the engine takes a single operand without its list."""
+    operator, value = next(iter(rule.items()))
+    return operator, value if isinstance(value, list) else [value]
+
+
+def _at_client(path: str) -> str:
+    """The name under which a client has what is at `path`: it knows the enterprise as its targeting key."""
+    return "targetingKey" if path == "enterprise" else path

@@ -13,6 +13,7 @@ from openfeature.evaluation_context import EvaluationContext
 from openfeature.exception import FlagNotFoundError, OpenFeatureError
 
 from services.chassis.buckets import bucket_of
+from services.chassis.rules import guarded
 from services.rollout.flagd_document import flagd_document
 
 ACTIVE = {"==": [{"var": "admissions.edition.state"}, "ACTIVE"]}
@@ -76,6 +77,17 @@ def context_of(tree, records, enterprise):
     }
 
 
+def as_at_a_gateway(tree):
+    """The flags for an engine that has the whole context, behind the question whether all is there."""
+    flags = {
+        key: {**each, "targeting": guarded(each["targeting"], each["variants"], each["defaultVariant"])}
+        if "targeting" in each
+        else each
+        for key, each in tree["flags"]["flags"].items()
+    }
+    return engine(json.dumps({"flags": flags}))
+
+
 def engine(text):
     core = FlagdCore()
     core.set_flags(text)
@@ -95,7 +107,7 @@ def decision(core, key, name, attributes=None):
 
 def check(tree, records, enterprises, *, unknown="enterprises/unknown", client=None):
     """An engine with the whole context and one with the name alone decide the same of all flags, for all enterprises."""
-    full = engine(json.dumps(tree["flags"]))
+    full = as_at_a_gateway(tree)
     told = engine(flagd_document(tree, records, enterprises))
     differ = [
         (key, enterprise)
@@ -105,7 +117,7 @@ def check(tree, records, enterprises, *, unknown="enterprises/unknown", client=N
             full,
             key,
             getattr(enterprise, "enterprise", enterprise),
-            {**(client or {}), **context_of(tree, records, enterprise)},
+            {**({} if key in tree["rollouts"] else client or {}), **context_of(tree, records, enterprise)},
         )
         != decision(told, key, getattr(enterprise, "enterprise", enterprise), client)
     ]
@@ -186,7 +198,7 @@ def test_document__decides_as_a_gateway_for_ten_thousand():
         rollouts=("edition", "binding"),
     )  # fmt: skip
 
-    full = engine(json.dumps(tree["flags"]))
+    full = as_at_a_gateway(tree)
     text = flagd_document(tree, records, enterprises)
     told = engine(text)
     by_enterprise = {}
@@ -219,7 +231,7 @@ def test_document__what_clients_know_stays_a_rule():
     for device in ("mobile", "desk"):
         check(tree, [], enterprises, client={"device": device})
     told = engine(flagd_document(tree, [], enterprises))
-    assert decision(told, "c", "enterprises/0", {"plan": "pro"}) == (False, "off", "TARGETING_MATCH")
+    assert decision(told, "c", "enterprises/0", {"plan": "pro"}) == (False, "off", "DEFAULT")
 
 
 def test_document__who_is_unknown_is_within_no_share():
@@ -243,7 +255,7 @@ def test_document__variants_of_all_kinds():
             "null": flag({"if": [SHARE, "pro", None]}, variants=variants, default="small"),
             "wrong": flag({"if": [SHARE, "none-such", "small"]}, variants=variants, default="small"),
             "length": flag({"if": [{"==": [{"var": "plan.length"}, 3]}, "pro", "small"]}, variants=variants, default="small"),
-            "missing": flag({"if": [{"missing": ["plan"]}, "pro", "small"]}, variants=variants, default="small"),
+            "careful": flag({"var": "plan"}, variants=variants, default="true"),
         }
     )  # fmt: skip
     enterprises = [
@@ -255,8 +267,13 @@ def test_document__variants_of_all_kinds():
 
 def test_document__a_rule_that_the_engine_fails_on_fails_at_the_client_too():
     """Nobody gets a value where a gateway has none."""
-    compares = {"<": [{"var": ["plan", "x"]}, [1, {"var": "verified"}]]}
-    tree = document({"odd": when(compares)})
+    compares = {"==": [{"var": ["plan", True]}, {"cat": ["p", {"var": ["verified", False]}]}]}
+    tree = document(
+        {
+            "odd": when({"==": [{"var": ["plan", "x"]}, {"some": ["x", {"==": [{"var": ""}, 1]}]}]}),
+            "c": when(compares),
+        }
+    )
     enterprises = [Enterprise("enterprises/a", attributes={"plan": "pro"}), Enterprise("enterprises/b")]
 
     check(tree, [], enterprises)
@@ -269,12 +286,12 @@ def test_document__a_rule_that_the_engine_fails_on_fails_at_the_client_too():
         {"!!": {"var": ""}},
         {"!!": {"var": []}},
         {"!!": {"var": "admissions.edition"}},
+        {"and": [{"var": "device"}, {"var": "admissions"}]},
         {"missing": ["plan", "device"]},
-        {"missing": {"var": "plan"}},
     ],
 )
 def test_document__what_cannot_be_told_is_left_out(rule):
-    """A flag whose rule computes names, or takes our context as a whole, is not there for flagd's engines."""
+    """A flag whose rule takes our context by more than one name, or that no gateway serves, is not there for flagd's engines."""
     tree = document({"odd": when(rule), "panel": when(SHARE)})
 
     told = engine(flagd_document(tree, [], [Enterprise("enterprises/a", attributes={"plan": "pro"})]))
@@ -287,7 +304,7 @@ def test_document__items_of_lists_are_not_ours():
     """Within some, all and none a variable is the item's, whatever its name."""
     tree = document(
         {
-            "some": when({"some": [{"var": "parts"}, {"==": [{"var": "plan"}, "pro"]}]}),
+            "some": when({"some": [{"var": "parts"}, {"==": [{"var": ["plan", ""]}, "pro"]}]}),
             "ours": when({"some": [[{"var": "plan"}, "x"], {"==": [{"var": ""}, "pro"]}]}),
         }
     )
@@ -304,16 +321,23 @@ def test_document__records_of_rollouts_that_are_gone_say_nothing():
     check(tree, [Admission("gone-flag", "enterprises/a")], [Enterprise("enterprises/a")])
 
 
-_VARIABLES = st.sampled_from(
-    ["verified", "plan", "region", "device", "enterprise", "targetingKey", "admissions.edition.state", "bucket.panel"]
-).map(lambda name: {"var": [name, 10_000] if name.startswith("bucket") else name})  # fmt: skip
-_LEAVES = _VARIABLES | st.sampled_from([True, False, "pro", "eu", "ACTIVE", "enterprises/1", 2_500, 7_500])
+_LEAVES = st.one_of(
+    st.sampled_from(
+        ["verified", "plan", "region", "device", "enterprise", "targetingKey", "admissions.edition.state"]
+    ).flatmap(lambda name: st.sampled_from([{"var": name}, {"var": [name, ""]}, {"var": [name, "pro"]}])),
+    st.builds(
+        lambda operator, share: {operator: [{"var": ["bucket.panel", 10_000]}, share]},
+        st.sampled_from(["<", ">="]),
+        st.sampled_from([2_500, 7_500]),
+    ),
+    st.sampled_from([True, False, "pro", "eu", "ACTIVE", "enterprises/1"]),
+)
 _RULES = st.recursive(
     _LEAVES,
     lambda inner: st.one_of(
         st.builds(
             lambda operator, left, right: {operator: [left, right]},
-            st.sampled_from(["==", "!=", "===", "and", "or", "in", "<", ">=", "starts_with", "cat"]),
+            st.sampled_from(["==", "!=", "===", "and", "or", "in", "starts_with", "cat"]),
             inner,
             inner,
         ),
@@ -321,13 +345,13 @@ _RULES = st.recursive(
         st.builds(lambda *parts: {"if": list(parts)}, inner, inner, inner),
     ),
     max_leaves=8,
-)
+).filter(lambda rule: isinstance(rule, dict))
 
 
 @given(rule=_RULES, plans=st.lists(st.sampled_from(["pro", "basic", None]), min_size=1, max_size=6))
 def test_document__any_rule_means_the_same(rule, plans):
     """Whatever a rule mixes, lists and rest together decide as the rule did."""
-    tree = document({"any": when(rule), "edition-flag": when(ACTIVE)})
+    tree = document({"any": when(rule), "edition-flag": when({"and": [ACTIVE, rule]})})
     enterprises = [
         Enterprise(
             f"enterprises/{number}", verified=number % 2 == 0, attributes={"plan": plan, "region": "eu"} if plan else {}
