@@ -73,6 +73,10 @@ if ! environment_ok; then
   printf '%s\n' "$PWD" "$PWD/.local/stubs" >"$(echo .venv/lib/python3*/site-packages)/numerator.pth"
   echo "$PWD" >.venv/made-in
 fi
+if [ ! -x .venv/bin/numerator ]; then # as pip would have made it, had it installed us
+  printf '#!%s\nfrom gateway.cli.__main__ import main\n\nmain()\n' "$PWD/.venv/bin/python" >.venv/bin/numerator
+  chmod +x .venv/bin/numerator
+fi
 if [ "$(cat .venv/lock 2>/dev/null)" != "$lock" ]; then
   step "Python packages: $(grep -c '^[a-z].*==' requirements.lock), by the hashes of requirements.lock" \
     .venv/bin/python -m pip install --no-input --disable-pip-version-check --require-hashes --no-deps -r requirements.lock

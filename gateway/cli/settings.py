@@ -1,0 +1,119 @@
+"""
+What every command may be told, by options or by `NUMERATOR_*`: the command line's only reader of the environment.
+
+typer reads the variables, so `--help` names them. pydantic-settings, which services use, would add a tenth of a second to a
+kill, which is to be over at all gateways within one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_ROOT = Path(__file__).parents[2]
+_ACCESS = "Where, and as whom"
+
+
+class Output(StrEnum):
+    """In which form an answer is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    The options of every command; each field's annotation is its option. Those in `WRITING` belong to commands that write.
+
+    Attributes:
+        secret_file: a path in which `{client}` stands for the client's id.
+        timeout: seconds.
+        request_id: empty for one that is made up.
+    """
+
+    request_id: Annotated[
+        str, typer.Option(help="A key of your own: a repeated request has one effect.", metavar="KEY")
+    ] = ""
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", metavar="", help="Show what would happen, or what would be sent; change nothing."
+        ),
+    ] = False
+    output: Annotated[Output, typer.Option("--output", "-o", help="For people, or the API's own JSON.")] = (
+        Output.TABLE
+    )
+    url: Annotated[
+        str,
+        typer.Option(
+            envvar="NUMERATOR_URL",
+            metavar="URL",
+            help="The gateway.",
+            show_default="the local platform's",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = ""
+    client: Annotated[
+        str,
+        typer.Option(
+            "--as",
+            envvar="NUMERATOR_CLIENT_ID",
+            help="The operator, by client id.",
+            metavar="CLIENT",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = "operator"
+    secret_file: Annotated[
+        Path,
+        typer.Option(
+            envvar="NUMERATOR_CLIENT_SECRET_FILE",
+            metavar="PATH",
+            help="The file with the client's secret; {client} stands for its id.",
+            show_default="the local platform's",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = _ROOT / ".local/run/secrets/{client}-client-secret"
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0.1, metavar="SECONDS", help="How long to wait for an answer.", rich_help_panel=_ACCESS
+        ),
+    ] = 10.0
+
+    # Not to be typed: a secret in a command is in the shell's history and in the list of processes.
+    secret: Annotated[str, typer.Option(envvar="NUMERATOR_CLIENT_SECRET", hidden=True)] = ""
+    port_base: Annotated[int, typer.Option(envvar="NUMERATOR_PORT_BASE", hidden=True)] = 7400
+    cache_home: Annotated[Path, typer.Option(envvar="XDG_CACHE_HOME", hidden=True)] = Path("~/.cache")
+
+    @property
+    def gateway_url(self) -> str:
+        """Without a slash at the end."""
+        return (self.url or f"http://127.0.0.1:{self.port_base}").rstrip("/")
+
+    @property
+    def secret_source(self) -> str:
+        """Where the secret is looked for, for messages."""
+        return "NUMERATOR_CLIENT_SECRET" if self.secret else str(self._secret_path)
+
+    def read_secret(self) -> str:
+        """The client's secret. Raises typer.BadParameter when there is none."""
+        if self.secret:
+            return self.secret
+        try:
+            return self._secret_path.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise typer.BadParameter(
+                f"no secret for the client {self.client}: {self._secret_path}: {why}. Set NUMERATOR_CLIENT_SECRET_FILE or "
+                "NUMERATOR_CLIENT_SECRET; on a platform of your own, make up makes one"
+            ) from None
+
+    @property
+    def _secret_path(self) -> Path:
+        return Path(str(self.secret_file).replace("{client}", self.client)).expanduser()
+
+
+WRITING = frozenset({"request_id", "dry_run"})
