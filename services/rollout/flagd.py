@@ -19,10 +19,9 @@ from services.chassis.database import PLATFORM, Change, Database, Follower, Tran
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
 from services.rollout.flagd_document import AdmissionRecord, EnterpriseRecord, flagd_document
+from services.rollout.serving import CHANGES
 from services.rollout.settings import Settings
 
-SERVING = "rollout.serving"
-"""The change log to which each change of what gateways serve from is appended."""
 MOST_CALLS = 64
 """Streams and other calls at the same time; each stream has a thread. More are refused, and come back by themselves."""
 
@@ -66,13 +65,13 @@ class FlagdServer:
     Args:
         address: where to listen, as host:port; port 0 takes a free one.
         database: the service's.
-        read: reads what gateways serve from; called again when the log SERVING has grown and somebody is attached.
+        read: reads what gateways serve from; called again when the log CHANGES has grown and somebody is attached.
     """
 
     def __init__(self, address: str, database: Database, read: Read) -> None:
         self._address = address
         self._documents = _Documents(database, read)
-        self._follower = Follower(database, SERVING, self._documents.changed, load=self._documents.load)
+        self._follower = Follower(database, CHANGES, self._documents.changed, load=self._documents.load)
         self._threads = ThreadPoolExecutor(MOST_CALLS, thread_name_prefix="flagd")
         self._server = grpc.server(
             self._threads,
@@ -123,7 +122,7 @@ class _Documents:
     def load(self) -> int:
         """For the follower: where the log ends now."""
         with self._database.transaction(PLATFORM) as tx:
-            sequence = tx.last_change(SERVING)
+            sequence = tx.last_change(CHANGES)
         self._grow()
         return sequence
 

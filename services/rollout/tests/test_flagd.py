@@ -11,7 +11,8 @@ from flagd.sync.v1 import sync_pb2 as pb
 from flagd.sync.v1 import sync_pb2_grpc as pb_grpc
 
 from services.chassis.database import PLATFORM
-from services.rollout.flagd import MOST_CALLS, SERVING, FlagdServer, Serving, serving_flagd
+from services.rollout.flagd import MOST_CALLS, FlagdServer, Serving, serving_flagd
+from services.rollout.serving import CHANGES
 from services.rollout.settings import Settings
 
 ON = {"if": [{"==": [{"var": "admissions.edition.state"}, "ACTIVE"]}, "on", "off"]}
@@ -55,7 +56,7 @@ class World:
     def tell(self):
         """As use cases do when what gateways serve from changes."""
         with self.database.transaction(PLATFORM) as tx:
-            tx.append_change(SERVING, "admissions", {})
+            tx.append_change(CHANGES, "admissions", {})
 
     def attach(self, **options):
         return self.client.SyncFlags(pb.SyncFlagsRequest(provider_id="test"), timeout=20, **options)
@@ -115,7 +116,7 @@ def test_flagd__fetches_once_and_has_no_metadata(world):
 def test_flagd__makes_a_document_once_for_all_and_only_when_asked(world, eventually):
     """Changes cost nothing while nobody is attached; and many clients cost what one does."""
     with world.database.transaction(PLATFORM) as tx:
-        before = tx.last_change(SERVING)
+        before = tx.last_change(CHANGES)
     for number in range(5):
         world.admit(f"enterprises/n{number}")
     eventually(lambda: world.server._follower.position > before)
