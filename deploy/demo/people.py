@@ -47,7 +47,7 @@ def consent(authorization_url: str, username: str, password: str) -> dict[str, s
 
 
 class Network:
-    """The network as everybody sees it, without an account."""
+    """The network as everybody sees it, without an account; and the switch that the sandbox has for bad days."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=10)
@@ -61,6 +61,11 @@ class Network:
     def replies_to(self, post: str) -> list[dict[str, Any]]:
         """What was answered to a post."""
         return list(self._get(f"/api/v1/statuses/{post}/context")["descendants"])
+
+    def refuse_posts(self, count: int) -> None:
+        """Have it refuse the next so many posts."""
+        fault = {"operation": "post_status", "kind": "refused", "count": count}
+        self._http.post("/control/faults", json=fault).raise_for_status()
 
     def _get(self, path: str, **query: Any) -> Any:
         return patiently(lambda: self._http.get(path, params=query)).raise_for_status().json()

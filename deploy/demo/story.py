@@ -24,6 +24,7 @@ from deploy.sandbox.people import Person
 
 PASSWORD = "off-road-and-family-2026"  # noqa: S105 -- of people who do not exist
 ROLLOUT = "enterprise-edition"
+PLAN = Path(__file__).with_name("plan.yaml")
 CITIES = ["Chengdu", "Chongqing", "Xi'an", "Urumqi", "Lanzhou", "Kunming", "Beijing", "Shanghai"]
 
 AUDIENCE: Json = {
@@ -52,6 +53,7 @@ class Places:
     gateway: str
     network: str
     operator_secret: str
+    reviewer_secret: str
     network_secret: str
     profiles: Path
     network_password: str
@@ -101,37 +103,24 @@ class Story:
         yield "One publication, four accounts: the same, two variants, one left out", self.publish
         yield "People repost, comment and ask; one question is answered", self.answer
         yield "What came of it", self.analyse
-        yield "Ops widens the stage, and takes it back", self.widen_and_roll_back
+        yield "Ops widens the stage", self.widen
+        yield "A guardrail trips: the rollout takes itself back", self.trip
+        yield "Who did what, and the proof of it", self.audit
 
     # Admission
 
     def start_rollout(self) -> None:
-        """Create the rollout if there is none, and let it run."""
+        """Put the plan in force, and let the rollout run."""
         self.operator = self.public.client("operator", self.places.operator_secret)
         rollout = f"/v1/rollouts/{ROLLOUT}"
-        stages = [
-            {"id": "private-beta", "basisPoints": 10000, "quota": 1},
-            {"id": "open-beta", "basisPoints": 10000, "quota": 100},
-            {"id": "everybody", "basisPoints": 10000},
-        ]
-        try:
-            self.operator.post(f"/v1/rollouts?rolloutId={ROLLOUT}", {"stages": stages})
-        except Problem as problem:
-            if problem.reason != "ROLLOUT_EXISTS":
-                raise
-        state = self.operator.get(rollout)["state"]
-        if state == "DRAFT":
-            self.operator.post(f"{rollout}:start")
-        elif state == "PAUSED":
-            self.operator.post(f"{rollout}:resume")
-        self._table(
-            "Its stages, narrowest first",
-            ["stage", "share of the eligible", "quota"],
-            [
-                [stage["id"], f"{int(str(stage['basisPoints'])) / 100:.0f} %", stage.get("quota", "no limit")]
-                for stage in stages
-            ],
+        text = PLAN.read_text()
+        applied = self.operator.post("/v1/rollouts:apply", {"plan": text})
+        verb = {"DRAFT": "start", "PAUSED": "resume", "ROLLED_BACK": "restart"}.get(
+            applied["rollout"]["state"]
         )
+        if verb:
+            self.operator.post(f"{rollout}:{verb}")
+        self._say(text.rstrip())
         self._table("Where it stands", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
 
     def register(self) -> None:
@@ -543,25 +532,74 @@ class Story:
 
     # Widening and rolling back
 
-    def widen_and_roll_back(self) -> None:
-        """Kunlun Tours gets in with the wider stage, and rests when the stage is taken back."""
+    def widen(self) -> None:
+        """The stage holds; ops passes over it in writing, and Kunlun Tours gets in."""
         rollout = f"/v1/rollouts/{ROLLOUT}"
-        self.operator.post(f"{rollout}:advance")
+        simulated = self.operator.post(
+            "/v1/rollouts:simulate", {"name": f"rollouts/{ROLLOUT}", "verb": "advance"}
+        )
+        self._say(
+            f"If it advanced: {simulated['enteringCount']} would enter, {simulated['leavingCount']} leave; "
+            f"{simulated['admittedCount']} would be in, of at most {simulated['quota']}."
+        )
+        try:
+            self.operator.post(f"{rollout}:advance")
+        except Problem as problem:
+            self._say("The stage holds:")
+            self._show_problem(problem)
+            self.operator.post(f"{rollout}:advance", {"skipHold": True, "reason": "drill of the story"})
         eventually(lambda: self._let_in(self.kunlun_owner), what="the admission of Kunlun Tours")
-        widened = self._rollout_row()
-        self.operator.post(f"{rollout}:rollback", {"reason": "drill of the story"})
+        status = self.operator.get(f"{rollout}/status")
+        served = status["convergence"]
+        self._table("Rollout", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
+        self._say(
+            f"{served['convergedCount']} of {len(served['replicas'])} gateways serve it, the slowest after "
+            f"{served['slowestMs']} ms. Next: {status['nextStep']}."
+        )
+
+    def trip(self) -> None:
+        """The network refuses what the company posts; the guardrail sees it and takes the stage back."""
+        rollout = f"/v1/rollouts/{ROLLOUT}"
+        self.network.refuse_posts(len(self.accounts))
+        publication = self.owner.post(
+            f"/v1/{self.enterprise}/publications",
+            {"text": f"The T7 is here. ({self.mark})", "accounts": list(self.accounts.values())},
+        )
+        self.owner.post(f"/v1/{publication['name']}:schedule")
+        deliveries = self.await_deliveries(publication["name"])
+        self._say(
+            f"The network refused {sum(d['state'] == 'FAILED' for d in deliveries)} of {len(deliveries)} posts."
+        )
+
+        def rolled_back() -> Json | None:
+            now = self.operator.get(rollout)
+            return now if now["state"] == "ROLLED_BACK" else None
+
+        back = eventually(rolled_back, what="the guardrail's rollback")
         problem = eventually(
             lambda: self._refused(self.kunlun_owner, "STAGE_ROLLED_BACK"), what="the rollback at the gateway"
         )
         eventually(lambda: self._let_in(self.owner), what="Tianshan Motors still in")
-        self._table(
-            "Rollout",
-            ["", "stage", "state", "admitted", "waiting"],
-            [["widened", *widened], ["rolled back", *self._rollout_row()]],
-        )
+        self._table("Rollout", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
+        self._say(f"Nobody touched it. The rollout says why: [bold]{back['reason']}[/bold]")
         self._say("Kunlun Tours was in for a moment. Now:")
         self._show_problem(problem)
-        self.results["rolled_back"] = problem.body["admission"]["reason"]
+        self.results |= {"rolled_back": problem.body["admission"]["reason"], "rolled_back_by": back["cause"]}
+
+    def audit(self) -> None:
+        """What was done, and the proof that nobody rewrote it."""
+        events = self.operator.get("/v1/audit/events", rollout=f"rollouts/{ROLLOUT}", pageSize=6)["events"]
+        self._table(
+            "The newest of the audit trail",
+            ["", "who", "what", "hash"],
+            [[each["sequence"], each["actor"], each["cause"], each["hash"][:12]] for each in events],
+        )
+        verified = self.operator.get("/v1/audit:verify")
+        self._say(
+            f"{verified['checkedCount']} events computed anew and held against the anchors outside the database: "
+            f"{'nothing was rewritten' if verified['ok'] else verified['mistakes']}."
+        )
+        self.results["audit_ok"] = verified["ok"]
 
     # Helpers
 

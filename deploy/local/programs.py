@@ -55,6 +55,7 @@ class Ports:
 
     def __init__(self, base: int) -> None:
         self.gateway, self.sandbox, self.postgres, self.amqp, self.epmd, self.dist = range(base, base + 6)
+        self.flagd = base + 17
         self._base = base
 
     def grpc(self, service: str) -> int:
@@ -170,9 +171,16 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
                 "ACCOUNTS_MASTER_KEY_FILE": str(keys.accounts_master),
                 "ACCOUNTS_PUBLISHING_PUBLIC_KEY_FILE": str(keys.publishing_public),
                 "ACCOUNTS_OPERATOR_SECRET_FILE": str(keys.operator_secret),
+                "ACCOUNTS_OPERATORS_FILE": str(keys.operators),
                 "ACCOUNTS_NETWORK_SECRET_FILE": str(keys.network_secret),
                 "ACCOUNTS_NETWORK_SERVERS": f'["http://127.0.0.1:{ports.sandbox}"]',
                 "ACCOUNTS_BINDING_REDIRECT_URI": f"http://127.0.0.1:{ports.gateway}/bound",
+            }
+        case "rollout":
+            return {
+                "ROLLOUT_AUDIT_ANCHORS": str(home / "audit-anchors"),
+                "ROLLOUT_FLAGD_PORT": str(ports.flagd),
+                "ROLLOUT_LOOK_SECONDS": "1",
             }
         case "publishing":
             # The sandbox answers at once: waits that are right for servers far away would only make people wait here.

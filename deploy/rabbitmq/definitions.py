@@ -22,7 +22,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from gateway.snapshots import QUEUE_PREFIX, ROUTING_KEY
+from gateway.snapshots import ADMISSIONS_KEY, QUEUE_PREFIX, SNAPSHOT_KEY
 from services.chassis.messaging import topology
 
 Definitions = dict[str, list[dict[str, Any]]]
@@ -59,7 +59,8 @@ def make_definitions(
     subscriptions = {_name(worker): topology.subscriptions(worker) for worker in _workers(workers)}
     needed = topology.needed_for(each for service in subscriptions.values() for each in service)
     rights = [_permission(administrator, ".*", ".*", ".*"), _gateway_permission()]
-    keys = [_topic_permission(GATEWAY, topology.EVENTS, _NOTHING, f"^{re.escape(ROUTING_KEY)}$")]
+    served = "|".join(map(re.escape, (SNAPSHOT_KEY, ADMISSIONS_KEY)))
+    keys = [_topic_permission(GATEWAY, topology.EVENTS, _NOTHING, f"^({served})$")]
     for service, subscribed in subscriptions.items():
         exchanges = topology.publishes_to(subscribed)
         rights.append(

@@ -254,6 +254,8 @@ class Guard:
             case Kind.TOO_MANY_REQUESTS:
                 reset = datetime.now(UTC) + timedelta(seconds=fault.retry_after)
                 return JSONResponse({"error": "Too many requests"}, 429, self._rate_headers(0, reset))
+            case Kind.REFUSED:
+                return JSONResponse({"error": "Validation failed: refused"}, 422)
             case Kind.LOST_REPLY_AFTER_COMMIT:
                 close_connection(request)
             case Kind.RESET_BEFORE:

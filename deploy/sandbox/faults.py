@@ -20,6 +20,8 @@ class Kind(StrEnum):
     ERROR_500_BEFORE = "error_500_before"
     TOO_MANY_REQUESTS = "too_many_requests"
     """429; `retry_after` seconds until the limit resets."""
+    REFUSED = "refused"
+    """422, as a network refuses what it will never take."""
     BLACK_HOLE = "black_hole"
     """Nothing happens, and the connection stays open until the client gives up."""
     RESET_BEFORE = "reset_before"
@@ -29,7 +31,9 @@ class Kind(StrEnum):
     ERROR_500_AFTER_COMMIT = "error_500_after_commit"
 
 
-BEFORE = frozenset({Kind.ERROR_500_BEFORE, Kind.TOO_MANY_REQUESTS, Kind.BLACK_HOLE, Kind.RESET_BEFORE})
+BEFORE = frozenset(
+    {Kind.ERROR_500_BEFORE, Kind.TOO_MANY_REQUESTS, Kind.REFUSED, Kind.BLACK_HOLE, Kind.RESET_BEFORE}
+)
 """Instead of the operation."""
 AFTER = frozenset({Kind.LOST_REPLY_AFTER_COMMIT, Kind.ERROR_500_AFTER_COMMIT})
 """After an operation that succeeded, instead of its reply."""

@@ -117,12 +117,8 @@ def measure(world: World, *, seed: int, examples: int = 10) -> Result:
 
 def _make_rollout(world: World) -> None:
     """A rollout of its own: the edition's is needed by everybody else."""
-    stages = [{"id": name, "basisPoints": 10_000} for name in ("first", "second")]
-    try:
-        world.story.operator.post(f"/v1/rollouts?rolloutId={ROLLOUT}", {"flag": ROLLOUT, "stages": stages})
-    except Problem as problem:
-        if problem.reason != "ROLLOUT_EXISTS":
-            raise
+    plan = f"rollout: {ROLLOUT}\nflag: {ROLLOUT}\nstages: [{{ring: first}}, {{ring: second}}]\n"
+    world.story.operator.post("/v1/rollouts:apply", {"plan": plan})
 
 
 def _operations(document: Mapping[str, Any]) -> Iterable[tuple[str, Sequence[Mapping[str, list[str]]]]]:

@@ -133,3 +133,5 @@ def test_numbers__add_up(told: Telling) -> None:
 def test_rollback__closes_the_wider_stage_only(told: Telling) -> None:
     """Who came in with the wider stage is out again; who was in before stays."""
     assert told.results["rolled_back"] == "STAGE_ROLLED_BACK"
+    assert told.results["rolled_back_by"] == "GUARDRAIL"
+    assert told.results["audit_ok"]

@@ -22,6 +22,7 @@ def outcome(author, **fields):
         ("error_500_after_commit", 500, 1),
         ("error_500_before", 500, 0),
         ("too_many_requests", 429, 0),
+        ("refused", 422, 0),
         ("reset_before", httpx.ReadError, 0),
         ("latency", 200, 1),
     ],
