@@ -62,6 +62,7 @@ def places_of(platform: Platform, people: Path) -> Places:
         gateway=platform.url("gateway"),
         network=platform.url("sandbox"),
         operator_secret=platform.keys.operator_secret.read_text(),
+        reviewer_secret=platform.keys.operator_secret_of("reviewer"),
         network_secret=platform.keys.network_secret.read_text(),
         profiles=people,
         network_password=PASSWORD,

@@ -26,6 +26,7 @@ def main() -> int:
             gateway=settings.gateway_url,
             network=settings.network_url,
             operator_secret=settings.operator_secret.get_secret_value(),
+            reviewer_secret=settings.operators["reviewer"].get_secret_value(),
             network_secret=settings.network_secret.get_secret_value(),
             profiles=people,
             network_password=PASSWORD,

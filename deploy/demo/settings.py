@@ -1,5 +1,6 @@
 """What the story needs to know to be played on a platform that runs elsewhere, from `DEMO_*`."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Field, SecretStr
@@ -19,6 +20,8 @@ class Settings(EnvironmentSettings):
     """The sandbox network, as services and the story both reach it."""
     operator_secret: SecretStr
     """Of the OAuth2 client `operator`."""
+    operators: Mapping[str, SecretStr]
+    """Of further staff, by OAuth2 client: `reviewer` approves what `operator` proposes."""
     network_secret: SecretStr
     """Of the OAuth2 client `network`."""
     profiles: Annotated[int, Field(ge=1000, le=1_000_000)] = 20_000

@@ -1,5 +1,6 @@
 """The secrets of a local platform: made up once, one file each, readable by its owner only."""
 
+import json
 import os
 import secrets
 from collections.abc import Callable
@@ -26,6 +27,7 @@ class Keys:
         accounts_master: 32 bytes (base64url) that wrap the enterprises' data keys.
         placement_token: 32 bytes (base64url) that sign decision tokens.
         operator_secret: Of the OAuth2 client `operator`, the platform's staff.
+        operators: Of the staff besides, by client (JSON); `reviewer` is made, who approves what `operator` proposes.
         network_secret: Of the OAuth2 client `network`, the microblog network's own systems.
 
     """
@@ -40,7 +42,12 @@ class Keys:
         self.accounts_master = self._file("accounts-master-key", _random)
         self.placement_token = self._file("placement-token-key", _random)
         self.operator_secret = self._file("operator-client-secret", _random)
+        self.operators = self._file("operators", lambda: json.dumps({"reviewer": _random()}))
         self.network_secret = self._file("network-client-secret", _random)
+
+    def operator_secret_of(self, name: str) -> str:
+        """The secret of one of `operators`."""
+        return str(json.loads(self.operators.read_text())[name])
 
     def database_password(self, service: str) -> str:
         """The password of a service's application role."""

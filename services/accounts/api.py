@@ -25,7 +25,8 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
         master_key=settings.open_master_key(),
         publishing_key=load_public_key(settings.publishing_public_key),
     )
-    platform = platform_clients(operator=settings.operator_secret, network=settings.network_secret)
+    staff = {"operator": settings.operator_secret, **settings.operators}
+    platform = platform_clients(operators=staff, network=settings.network_secret)
     servicer = AccountsServicer(database, binder, platform, SystemClock())
     service = accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"]
     server = Server(settings, telemetry, needs={"database": database.check})

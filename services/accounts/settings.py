@@ -1,6 +1,8 @@
 """Accounts' settings: the only reader of the environment in this service."""
 
 import base64
+from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -8,8 +10,12 @@ from pydantic_settings import SettingsConfigDict
 from services.accounts.model import normal_server
 from services.accounts.vault import MasterKey
 from services.chassis.errors import ServiceError
+from services.chassis.names import NamePattern
 from services.chassis.sealing import load_public_key
 from services.chassis.settings import ServiceSettings
+
+_OPERATOR_NAME = NamePattern("clients/{client}")
+_TAKEN = frozenset({"operator", "network"})
 
 
 class Settings(ServiceSettings):
@@ -23,6 +29,8 @@ class Settings(ServiceSettings):
     """Publishing's public key, to which tokens are sealed: X25519, PEM."""
     operator_secret: SecretStr = Field(min_length=16)
     """The secret of the platform's staff, OAuth2 client `operator`."""
+    operators: Mapping[str, Annotated[SecretStr, Field(min_length=16)]] = Field(default_factory=dict)
+    """Further staff, each an OAuth2 client with a secret, as `{"reviewer": "…"}`: nobody approves their own changes."""
     network_secret: SecretStr = Field(min_length=16)
     """The secret of the network's own systems, OAuth2 client `network`."""
     network_servers: frozenset[str]
@@ -41,6 +49,14 @@ class Settings(ServiceSettings):
     def _is_public_key(cls, pem: str) -> str:
         load_public_key(pem)
         return pem
+
+    @field_validator("operators")
+    @classmethod
+    def _are_names(cls, operators: Mapping[str, SecretStr]) -> Mapping[str, SecretStr]:
+        for name in operators:
+            if name in _TAKEN or not _OPERATOR_NAME.matches(f"clients/{name}"):
+                raise ValueError("names are of a-z, 0-9 and hyphen, and neither `operator` nor `network`")
+        return operators
 
     @field_validator("network_servers")
     @classmethod

@@ -1,5 +1,6 @@
 """Those who use the stack from outside: partners and operators over HTTP, and the judge of the sandbox network."""
 
+import json
 import threading
 import time
 from collections import Counter
@@ -40,6 +41,7 @@ class Outside:
             gateway=stack.gateway_url,
             network=self.network,
             operator_secret=(secrets / "operator-client-secret").read_text(),
+            reviewer_secret=json.loads((secrets / "operators").read_text())["reviewer"],
             network_secret=(secrets / "network-client-secret").read_text(),
             profiles=people,
             network_password=PASSWORD,

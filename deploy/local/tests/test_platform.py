@@ -175,6 +175,7 @@ def test_keys__made_once_and_closed(tmp_path: Path) -> None:
     again = Keys(tmp_path / "secrets")
 
     assert again.database_password("accounts") == password
+    assert len(again.operator_secret_of("reviewer")) > 40
     assert {path.name: path.read_bytes() for path in again.folder.iterdir()} == content
     assert {path.stat().st_mode & 0o777 for path in again.folder.iterdir()} == {0o600}
 

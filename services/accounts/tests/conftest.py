@@ -15,6 +15,7 @@ from services.accounts.tests.world import (
     OPERATOR_SECRET,
     OTHER_SERVER,
     REDIRECT_URI,
+    REVIEWER_SECRET,
     SERVER,
     FakeNetwork,
     World,
@@ -45,7 +46,8 @@ def serve(
             master_key=MasterKey(os.urandom(32)),
             publishing_key=publishing_key.public_key(),
         )
-        platform = platform_clients(operator=SecretStr(OPERATOR_SECRET), network=SecretStr(NETWORK_SECRET))
+        staff = {"operator": SecretStr(OPERATOR_SECRET), "reviewer": SecretStr(REVIEWER_SECRET)}
+        platform = platform_clients(operators=staff, network=SecretStr(NETWORK_SECRET))
         offer = Offer(
             accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
             AccountsServicer(database, binder, platform, clock),

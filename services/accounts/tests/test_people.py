@@ -11,6 +11,7 @@ from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,
     PASSWORD,
+    REVIEWER_SECRET,
     World,
     field_reasons_of,
     reason_of,
@@ -162,12 +163,17 @@ def test_delete_client__ends_its_access(world: World) -> None:
 
 def test_platform_clients__come_from_the_settings(world: World) -> None:
     """Staff are operators of no enterprise; the network's systems may do what concerns people, and nothing else."""
-    staff = authenticate(world, "operator", OPERATOR_SECRET)
-    assert (staff.kind, staff.enterprise) == (options_pb2.OPERATOR, "")
+    for name, secret in (("operator", OPERATOR_SECRET), ("reviewer", REVIEWER_SECRET)):
+        staff = authenticate(world, name, secret)
+        assert (staff.kind, staff.enterprise, staff.subject) == (options_pb2.OPERATOR, "", f"clients/{name}")
     network = authenticate(world, "network", NETWORK_SECRET)
     assert (network.kind, network.enterprise) == (options_pb2.CLIENT, "enterprises/network")
     assert frozenset(network.scopes) == NETWORK_SCOPES
-    for client_id, secret in [("operator", NETWORK_SECRET), ("nobody", OPERATOR_SECRET)]:
+    for client_id, secret in [
+        ("operator", NETWORK_SECRET),
+        ("operator", REVIEWER_SECRET),
+        ("nobody", OPERATOR_SECRET),
+    ]:
         with pytest.raises(grpc.RpcError) as refused:
             authenticate(world, client_id, secret)
         assert reason_of(refused.value) == "CREDENTIALS_INVALID"

@@ -45,7 +45,21 @@ def test_settings__are_read(environment: pytest.MonkeyPatch, encode: object) -> 
     settings = Settings.load()
     assert settings.open_master_key().id == MasterKey(KEY).id
     assert settings.operator_secret.get_secret_value() == "canary-operator-secret"
+    assert settings.operators == {}
     assert settings.network_servers == {"https://social.example"}
+    assert "canary" not in repr(settings)
+
+
+def test_settings__further_operators__from_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of names and secrets, as it is mounted into a container."""
+    operators = tmp_path / "operators"
+    operators.write_text('{"reviewer": "canary-reviewer-secret", "night-shift": "canary-night-secret"}\n')
+    environment.setenv("ACCOUNTS_OPERATORS_FILE", str(operators))
+    settings = Settings.load()
+    assert {name: secret.get_secret_value() for name, secret in settings.operators.items()} == {
+        "reviewer": "canary-reviewer-secret",
+        "night-shift": "canary-night-secret",
+    }
     assert "canary" not in repr(settings)
 
 
@@ -55,6 +69,10 @@ def test_settings__are_read(environment: pytest.MonkeyPatch, encode: object) -> 
         ("ACCOUNTS_MASTER_KEY", "canary-not-a-key"),
         ("ACCOUNTS_PUBLISHING_PUBLIC_KEY", shared_keys().public),
         ("ACCOUNTS_NETWORK_SECRET", "canary"),
+        ("ACCOUNTS_OPERATORS", '{"reviewer": "canary"}'),
+        ("ACCOUNTS_OPERATORS", '{"operator": "canary-operator-secret"}'),
+        ("ACCOUNTS_OPERATORS", '{"network": "canary-operator-secret"}'),
+        ("ACCOUNTS_OPERATORS", '{"Re viewer": "canary-operator-secret"}'),
         ("ACCOUNTS_NETWORK_SERVERS", '["canary"]'),
     ],
 )

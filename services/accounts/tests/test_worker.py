@@ -1,6 +1,7 @@
 """What the worker does with events: the use cases, and the processes as they run."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from services.accounts.tests.world import (
     OPERATOR_SECRET,
     PASSWORD,
     REDIRECT_URI,
+    REVIEWER_SECRET,
     SERVER,
     Company,
     World,
@@ -102,6 +104,7 @@ class Processes:
             "ACCOUNTS_MASTER_KEY": base64.b64encode(os.urandom(32)).decode(),
             "ACCOUNTS_PUBLISHING_PUBLIC_KEY_FILE": str(logs / "publishing.pub.pem"),
             "ACCOUNTS_OPERATOR_SECRET": OPERATOR_SECRET,
+            "ACCOUNTS_OPERATORS": json.dumps({"reviewer": REVIEWER_SECRET}),
             "ACCOUNTS_NETWORK_SECRET": NETWORK_SECRET,
             "ACCOUNTS_NETWORK_SERVERS": f'["{SERVER}"]',
             "ACCOUNTS_BINDING_REDIRECT_URI": REDIRECT_URI,

@@ -31,6 +31,7 @@ OTHER_SERVER = "https://village.example"
 REDIRECT_URI = "https://console.example/bound"
 PASSWORD = "correct horse battery"
 OPERATOR_SECRET = "operator-secret-of-the-tests"
+REVIEWER_SECRET = "reviewer-secret-of-the-tests"
 NETWORK_SECRET = "network-secret-of-the-tests"
 
 

@@ -116,13 +116,16 @@ class KnownClient:
     secret_hash: bytes
 
 
-def platform_clients(*, operator: SecretStr, network: SecretStr) -> Mapping[str, KnownClient]:
+def platform_clients(*, operators: Mapping[str, SecretStr], network: SecretStr) -> Mapping[str, KnownClient]:
     """
-    The clients that no enterprise made, by client id: `operator` (the platform's staff) and `network` (the network's
-    own systems). Their secrets come from the settings, so that there is always a first one who may come in.
+    The clients that no enterprise made, by client id: `operators` (the platform's staff, by name) and `network` (the
+    network's own systems). Their secrets come from the settings, so that there is always a first one who may come in.
     """
-    return {
-        "operator": KnownClient(Identity("OPERATOR", "clients/operator"), hash_secret(operator)),
+    staff = {
+        name: KnownClient(Identity("OPERATOR", f"clients/{name}"), hash_secret(secret))
+        for name, secret in operators.items()
+    }
+    return staff | {
         "network": KnownClient(
             Identity("CLIENT", f"{NETWORK}/clients/network", NETWORK, scopes=NETWORK_SCOPES),
             hash_secret(network),
