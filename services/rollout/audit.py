@@ -294,8 +294,8 @@ def verify(
     else:
         if none and head:
             mistakes.append(Mistake(0, "there are events, and no anchors"))
-        elif known:
-            mistakes.append(Mistake(head, f"is the last, but events up to {max(known)} were anchored"))
+        elif (newest := max(known, default=0)) > head:
+            mistakes.append(Mistake(head, f"is the last, but events up to {newest} were anchored"))
         elif uncovered and abs(tx.now - uncovered) > grace:
             mistakes.append(Mistake(anchored + 1, "is covered by no anchor, nor is what follows"))
     tx.execute("close audit_chain")

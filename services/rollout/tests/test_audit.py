@@ -393,6 +393,12 @@ def test_forgery__is_told_by_event(trail: Trail, forger: Forger) -> None:
     what = "is not what was written: its hash is another"
     assert forger.verified(trail, forged) == Verification(40, 40, 40, (Mistake(18, what), Mistake(31, what)))
 
+    forged = list(trail)
+    delete(forged, 17, random.Random(1))
+    missing, loose = "follows 17: events are missing, or were put in", "does not continue the one before it"
+    expected = Verification(39, 40, 40, (Mistake(19, missing), Mistake(19, loose)))
+    assert forger.verified(trail, forged) == expected
+
 
 def test_forgery__put_in_at_the_end__is_found(trail: Trail, forger: Forger) -> None:
     """An event without a flaw behind the last one: no anchor covers it."""
