@@ -95,7 +95,8 @@ class Verdict:
         control: the same for the control group; None for breakers.
         lower: the least harm that is sure; None when nothing was compared.
         treated_count: how many enterprises are in `treatment`; `control_count` in `control`.
-        failures: how often it has failed in a row: minutes for breakers, looks with newer data for the others.
+        failures: how often it has failed in a row: minutes for breakers, looks with newer data for the others. Looks that could
+            not judge do not count.
         measured_through: of the data that it judged last; None before the first.
         reason: the same in words and numbers.
     """
@@ -314,7 +315,6 @@ def _break(guardrail: Guardrail, reading: Reading, verdict: Verdict) -> Verdict:
         return replace(
             judged,
             outcome=Outcome.INCONCLUSIVE,
-            failures=0,
             reason=f"{guardrail.metric}: only {count} samples {window}, {guardrail.min_samples} are needed",
         )
     return replace(
@@ -341,7 +341,6 @@ def _compare(guardrail: Guardrail, reading: Reading, verdict: Verdict, *, alpha:
         return replace(
             judged,
             outcome=Outcome.INCONCLUSIVE,
-            failures=0,
             reason=f"{guardrail.metric}: too few enterprises, {treatment.n} in the stage and {control.n} in the control group; "
             f"{least} are needed in each",
         )

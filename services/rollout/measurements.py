@@ -152,12 +152,13 @@ def readings(
         minutes: by metric, how many of the newest minutes breakers want to see.
     """
     since = max(since, tx.now - KEPT)
+    first = since + (since.replace(second=0, microsecond=0) - since) % _MINUTE
     arms = {
-        # A list of moments takes psycopg a tenth of a second; the numbers of minutes to skip, nothing.
-        "treated": Json({name: max(ceil((moment - since) / _MINUTE), 0) for name, moment in treated.items()}),
+        # Each with the minutes that it misses: a list of moments would take psycopg a tenth of a second.
+        "treated": Json({name: max(ceil((moment - first) / _MINUTE), 0) for name, moment in treated.items()}),
         "control": Json(dict.fromkeys(control, 0)),
         "metrics": list(metrics),
-        "since": since,
+        "first": first,
         "minutes": Json(dict(minutes)),
     }
     means = {
@@ -195,10 +196,10 @@ def readings(
 # thousands in a way that takes seconds.
 _MEANS = """
     with arm as (
-      select key as enterprise, %(since)s + value::int * interval '1 minute' as start, true as treated
+      select key as enterprise, %(first)s + value::int * interval '1 minute' as start, true as treated
       from json_each_text(%(treated)s)
       union all
-      select key, %(since)s, false from json_each_text(%(control)s)
+      select key, %(first)s, false from json_each_text(%(control)s)
     ), done as (
       select measured.metric, arm.enterprise, arm.treated,
              last.count_sum - coalesce(before.count_sum, 0) as count, last.bad_sum - coalesce(before.bad_sum, 0) as bad
@@ -223,7 +224,7 @@ _MEANS = """
 """
 _NEWEST_MINUTES = """
     with arm as (
-      select key as enterprise, %(since)s + value::int * interval '1 minute' as start from json_each_text(%(treated)s)
+      select key as enterprise, %(first)s + value::int * interval '1 minute' as start from json_each_text(%(treated)s)
     ), newest as (
       select metric, date_trunc('minute', through) as through, value::int as minutes
       from measured join json_each_text(%(minutes)s) on key = metric

@@ -188,15 +188,21 @@ def test_check__same_data_again__is_no_second_failure() -> None:
     assert again.verdicts[0].outcome is Outcome.FAIL
 
 
-def test_check__missing_data__keeps_the_count() -> None:
+@pytest.mark.parametrize(
+    ("reading", "outcome"),
+    [(Reading(NOW, BAD, WELL), Outcome.NO_DATA), (Reading(NOW + timedelta(hours=1)), Outcome.INCONCLUSIVE)],
+)
+def test_check__what_cannot_be_judged__keeps_the_count(reading: Reading, outcome: Outcome) -> None:
     """A gap between two failures is neither a failure nor a pass."""
     guardrail = compared(windows=2)
     first = looked(guardrail, measured(BAD))
-    gap = looked(guardrail, measured(BAD), now=NOW + timedelta(hours=1), previous=first.verdicts)
+    gap = looked(
+        guardrail, Readings({ERRORS: reading}), now=NOW + timedelta(hours=1), previous=first.verdicts
+    )
     later = NOW + timedelta(hours=1, minutes=1)
     after = Readings({ERRORS: Reading(later, BAD, WELL)}, 200, 200)
 
-    assert gap.outcome is Outcome.NO_DATA
+    assert gap.outcome is outcome
     assert looked(guardrail, after, now=later, previous=gap.verdicts).action is ROLLBACK
 
 
