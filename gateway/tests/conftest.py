@@ -170,5 +170,10 @@ async def http(gateway):
 @pytest_asyncio.fixture(loop_scope="session")
 async def member(gateway):
     """The headers of a member of enterprises/x."""
+    return await log_in(gateway)
+
+
+async def log_in(gateway) -> dict[str, str]:
+    """The headers of a member of enterprises/x, at any gateway."""
     answer = await gateway.http.post("/v1/sessions", json={"email": "a@b.c", "password": "pässword"})
     return {"authorization": f"Bearer {answer.json()['access_token']}"}

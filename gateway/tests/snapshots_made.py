@@ -59,7 +59,7 @@ def document(version=1, *, rule=None, flags=None, rollouts=None, buckets=None):
 def envelope(tree) -> pb.Snapshot:
     text = json.dumps(tree).encode()
     return pb.Snapshot(
-        version=tree["version"], sha256=hashlib.sha256(text).hexdigest(), document=zlib.compress(text)
+        version=int(tree["version"]), sha256=hashlib.sha256(text).hexdigest(), document=zlib.compress(text)
     )
 
 

@@ -1,92 +1,196 @@
-"""Admission: a lookup that is closed whatever is missing, and snapshots that are taken whole or not at all."""
+"""Admission: a lookup that is closed whatever is missing, and says why."""
 
-import hashlib
-import json
-import zlib
+import time
 from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openfeature.evaluation_context import EvaluationContext
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from gateway.admission import (
-    EMPTY,
-    AdmissionProvider,
-    Admissions,
-    BadSnapshotError,
-    Snapshot,
-    Snapshots,
-    context_of,
-    unpack,
-)
+from gateway.admission import AdmissionProvider, Admissions
 from gateway.errors import Problem
-from gateway.tests.snapshots_made import FLAG, document, flag, packed, record
+from gateway.serving import NO_ADMISSIONS, NO_SNAPSHOT, Knowledge, unpack
+from gateway.tests.snapshots_made import (
+    ACTIVE_ONLY,
+    FLAG,
+    NEXT_STEPS,
+    document,
+    enterprise,
+    envelope,
+    flag,
+    knowing,
+    record,
+    rollout,
+)
+from services.chassis.clock import SystemClock
+from services.chassis.telemetry import ATTRIBUTES
+from services.chassis.testing.measures import counted
+
+IN = "enterprises/in"
+X = "enterprises/x"
+REQUIRES = {"if": [{"and": [ACTIVE_ONLY["if"][0], {"==": [{"var": "verified"}, True]}]}, "on", "off"]}
 
 
-def admissions(tree=None) -> Admissions:
-    snapshots = Snapshots()
-    if tree is not None:
-        snapshots.offer(*packed(tree))
-    return Admissions(snapshots, domain=str(uuid4()))
+def admissions(tree=None, *records, **more) -> Admissions:
+    return Admissions(knowing(tree or document(), *records, **more), domain=str(uuid4()))
 
 
-def refusal(subject: Admissions, enterprise="enterprises/x") -> Problem:
+def refusal(subject: Admissions, who=X, what=FLAG) -> Problem:
     with pytest.raises(Problem) as caught:
-        subject.require(FLAG, enterprise)
+        subject.require(what, who)
     return caught.value
 
 
-def test_require__admitted():
-    """An ACTIVE record passes, also when it is asked again."""
-    subject = admissions(document())
+# --- who passes
 
-    subject.require(FLAG, "enterprises/in")
-    subject.require(FLAG, "enterprises/in")
-    assert subject.decide(FLAG, "enterprises/in").admission.stage == "private-beta"
+
+def test_require__admitted():
+    """An ACTIVE record passes, also when it is asked again, and says what its stage allows."""
+    subject = admissions(document(rollouts={FLAG: rollout(requestsPerMinute=30)}), record("ACTIVE"))
+
+    first, again = subject.require(FLAG, IN), subject.require(FLAG, IN)
+
+    assert again is first
+    assert (first.admitted, first.reason, first.admission.stage) == (True, "", "private-beta")
+    assert first.rollout.limits.requests_per_minute == 30
 
 
 def test_require__waitlisted_says_why_and_what_next():
-    """Who waits is told the reason, the place and the next call."""
-    waiting = record(
-        "WAITLISTED", reason="NOT_VERIFIED", position=3, nextStep="POST /v1/enterprises/x:requestVerification"
-    )
+    """Who waits is told the reason, the place and the next step."""
+    ahead = [record("WAITLISTED", f"enterprises/{n}", queue_key=f"1{n}") for n in range(2)]
+    waiting = record("WAITLISTED", X, reason="NOT_VERIFIED", queue_key="2")
 
-    problem = refusal(admissions(document(records={"enterprises/x": waiting})))
+    problem = refusal(admissions(None, *ahead, waiting))
 
     assert (problem.status, problem.reason) == (403, "NOT_ADMITTED")
+    assert problem.metadata == {"feature": FLAG, "enterprise": X, "reason": "NOT_VERIFIED"}
+    assert "place 3 on the waitlist" in problem.detail
     assert problem.extensions["admission"] == {
         "state": "WAITLISTED",
         "stage": "private-beta",
         "reason": "NOT_VERIFIED",
         "position": 3,
-        "nextStep": "POST /v1/enterprises/x:requestVerification",
+        "nextStep": "Ask for verification.",
     }
 
 
-def test_require__no_record_no_rollout_no_enterprise():
-    """Without record, without rollout and without enterprise the door is closed, and says what to do."""
-    assert "requestVerification" in refusal(admissions(document())).detail
-    nothing = admissions()
-    nothing.snapshots.take(EMPTY)
-    assert refusal(nothing).status == 403
-    assert refusal(admissions(document()), None).status == 403
+@pytest.mark.parametrize(
+    ("tree", "records", "reason"),
+    [
+        ({}, [], "NOT_ON_THE_LIST"),
+        ({}, [record("SUSPENDED", X, reason="ELIGIBILITY_LOST")], "ELIGIBILITY_LOST"),
+        ({}, [record("SOMETHING_NEW", X, reason="SOME_REASON")], "SOME_REASON"),
+        (
+            {"rule": flag(state="DISABLED"), "rollouts": {FLAG: rollout(killed=True)}},
+            [record("ACTIVE", X)],
+            "EDITION_KILLED",
+        ),
+        ({"rule": flag(state="DISABLED"), "rollouts": {FLAG: rollout(killed=True)}}, [], "EDITION_KILLED"),
+        ({"rollouts": {FLAG: rollout(killed=True)}}, [record("ACTIVE", X)], "EDITION_KILLED"),
+        ({"rule": flag(state="DISABLED")}, [record("ACTIVE", X)], "EDITION_KILLED"),
+        ({"rule": flag(REQUIRES)}, [record("ACTIVE", X)], "PREREQUISITE_OFF"),
+        ({"rollouts": {}}, [record("ACTIVE", X)], "PREREQUISITE_OFF"),
+    ],
+)
+def test_require__reasons(tree, records, reason):
+    """Killed beats all, then the record says why; a record that is ACTIVE is held up by something else."""
+    problem = refusal(admissions(document(**tree), *records))
+
+    assert problem.metadata["reason"] == problem.extensions["admission"]["reason"] == reason
+    assert problem.extensions["admission"]["nextStep"] == NEXT_STEPS.get(reason, "").replace(
+        "{enterprise}", X
+    )
 
 
-def test_require__killed():
-    """A disabled flag beats an ACTIVE record."""
-    problem = refusal(admissions(document(rule=flag(state="DISABLED"))), "enterprises/in")
+def test_require__with_the_prerequisite():
+    """The same record passes once the prerequisite holds."""
+    subject = admissions(document(rule=flag(REQUIRES)), record("ACTIVE"), enterprises=[enterprise(IN)])
 
-    assert problem.metadata["reason"] == "EDITION_KILLED"
+    assert subject.require(FLAG, IN).admitted
 
 
-def test_require__no_snapshot():
+def test_require__no_flag_no_rollout_no_enterprise():
+    """Without flag, without rollout and without enterprise the door is closed."""
+    assert (
+        refusal(admissions(None, record("ACTIVE")), IN, "unheard-of").metadata["reason"] == "NOT_ON_THE_LIST"
+    )
+    assert refusal(admissions(None, record("ACTIVE")), None).status == 403
+    nothing = Knowledge(SystemClock(), 60)
+    nothing.take_snapshot(NO_SNAPSHOT)
+    nothing.take_admissions(NO_ADMISSIONS, instead_of=None)
+    assert refusal(Admissions(nothing, domain=str(uuid4()))).status == 403
+
+
+def test_require__an_ordinary_flag():
+    """A flag without a rollout may guard a method too: its rule alone decides."""
+    panel = flag({"if": [{"==": [{"var": "plan"}, "enterprise"]}, "on", "off"]})
+    subject = admissions(document(flags={"panel": panel}), enterprises=[enterprise(IN, plan="enterprise")])
+
+    assert subject.require("panel", IN).rollout is None
+    assert refusal(subject, X, "panel").metadata["reason"] == "NOT_ON_THE_LIST"
+
+
+def test_require__nothing_known():
     """Before the first snapshot nobody passes: 503 with a time to come back."""
-    problem = refusal(admissions(), "enterprises/in")
+    problem = refusal(Admissions(Knowledge(SystemClock(), 60), domain=str(uuid4())), IN)
 
     assert (problem.status, problem.reason) == (503, "ADMISSIONS_UNKNOWN")
     assert problem.retry_after is not None
 
+
+@pytest.mark.parametrize("fail_mode", ["LAST_GOOD", "CLOSED", "SOMETHING_NEW"])
+def test_require__old_knowledge(fail_mode, monkeypatch):
+    """Last good knowledge serves on; a flag that closes answers 503 until somebody confirms what is known."""
+    subject = admissions(document(rollouts={FLAG: rollout(fail_mode=fail_mode)}), record("ACTIVE"))
+    knowledge = subject._knowledge
+    assert subject.require(FLAG, IN).admitted
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    knowledge.mark()
+
+    if fail_mode == "LAST_GOOD":
+        assert subject.require(FLAG, IN).admitted
+    else:
+        with counted(1, "numerator_gateway_admissions_total", outcome="REFUSED", reason="ADMISSIONS_STALE"):
+            problem = refusal(subject, IN)
+        assert (problem.status, problem.reason) == (503, "ADMISSIONS_UNKNOWN")
+    knowledge.confirm_snapshot()
+    knowledge.confirm_admissions()
+    assert subject.require(FLAG, IN).admitted
+
+
+def test_decide__follows_each_change():
+    """A remembered decision does not outlive the records that it was made from."""
+    subject = admissions(None, record("ACTIVE"))
+    knowledge = subject._knowledge
+    assert subject.decide(FLAG, IN).admitted
+
+    have = knowledge.admissions
+    knowledge.take_admissions(have.changed(2, "b", [record("SUSPENDED")], []), instead_of=have)
+    suspended = subject.decide(FLAG, IN)
+    have = knowledge.admissions
+    knowledge.take_admissions(have.changed(3, "c", [record("ACTIVE")], []), instead_of=have)
+    again = subject.decide(FLAG, IN)
+    knowledge.take_snapshot(unpack(envelope(document(2, rule=flag(state="DISABLED")))))
+    killed = subject.decide(FLAG, IN)
+
+    assert [suspended.admitted, again.admitted, killed.admitted] == [False, True, False]
+
+
+def test_decide__does_not_remember_what_the_time_decides():
+    """A rule that asks for the time is asked each time."""
+    timed = flag({"if": [{">": [{"var": ["$flagd.timestamp", 0]}, 1]}, "on", "off"]})
+    subject = admissions(document(flags={"timed": timed}))
+
+    assert subject.decide("timed", IN).admitted
+    assert subject._knowledge.serving.memo == {}
+
+
+# --- whatever comes
 
 _VALUES = st.recursive(
     st.none()
@@ -97,7 +201,9 @@ _VALUES = st.recursive(
     | st.sampled_from(["active", "ACTIV", "on"]),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["state", "stage", "x", ""]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["state", "stage", "enterprise-edition", "x", ""]), inner, max_size=3
+        )
     ),
     max_leaves=6,
 )
@@ -105,19 +211,15 @@ _VALUES = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["admission", "admission.state", "state", "enterprise", "bucket"]), _VALUES
+        st.sampled_from(["admissions", "admissions.enterprise-edition.state", "state", "enterprise"]), _VALUES
     ),
     st.none() | st.text(),
 )
 def test_provider__odd_contexts_never_admit(attributes, targeting_key):
     """Whatever the context holds or lacks, the flag is on only for the word ACTIVE in its place."""
-    state = attributes.get("admission")
-    if isinstance(state, dict) and state.get("state") == "ACTIVE":
-        del attributes["admission"]
-    snapshots = Snapshots()
-    snapshots.offer(*packed(document()))
+    provider = AdmissionProvider(knowing(document()))
 
-    details = AdmissionProvider(snapshots).resolve_boolean_details(
+    details = provider.resolve_boolean_details(
         flag_key=FLAG, default_value=False, evaluation_context=EvaluationContext(targeting_key, attributes)
     )
 
@@ -125,97 +227,47 @@ def test_provider__odd_contexts_never_admit(attributes, targeting_key):
 
 
 @given(st.text(), st.text().filter(lambda state: state not in ("", "ACTIVE")))
-def test_decide__only_active_records_admit(enterprise, state):
+def test_decide__only_active_records_admit(who, state):
     """No enterprise with another state, and none without a record, is admitted."""
-    subject = admissions(document(records={enterprise: record(state)}))
+    subject = admissions(None, record(state, who))
 
-    assert not subject.decide(FLAG, enterprise).admitted
-    assert not subject.decide(FLAG, enterprise + "x").admitted
-    assert not subject.decide(state, enterprise).admitted
-
-
-def deep(levels):
-    rule = {"var": "x"}
-    for _ in range(levels):
-        rule = [rule]
-    return {"if": rule}
+    assert not subject.decide(FLAG, who).admitted
+    assert not subject.decide(FLAG, who + "x").admitted
+    assert not subject.decide(state, who).admitted
 
 
-@pytest.mark.parametrize(
-    "rule",
-    [
-        {"if": [{"<": [{"var": "bucket"}, 2500]}, "on", "off"]},
-        {"if": [{"<": [{"var": ["bucket", None]}, 2500]}, "on", "off"]},
-        {"if": [{">=": [2500, {"var": "bucket"}]}, "on", "off"]},
-        {"if": [{"and": [True, {"<": [{"var": ["bucket"]}, 2500]}]}, "on", "off"]},
-        {"fractional": [["on", 25], ["off", 75]]},
-        {"if": [{"log": "x"}, "on", "off"]},
-        deep(40),
-    ],
-)
-def test_snapshot__refuses_rules_that_fail_open(rule):
-    """A rule that lets everybody in where an attribute is missing, or that we do not allow, is refused whole."""
-    snapshots = Snapshots()
-    snapshots.offer(*packed(document()))
-
-    with pytest.raises(BadSnapshotError):
-        snapshots.offer(*packed(document(2, rule=flag(rule))))
-
-    assert snapshots.current.version == 1
+# --- telemetry
 
 
-def test_snapshot__bucket_with_default():
-    """With its default the same rule is taken, and keeps out who has no bucket."""
-    rule = flag({"if": [{"<": [{"var": ["bucket", 10000]}, 2500]}, "on", "off"]})
-    snapshot = Snapshot.parse(json.dumps(document(rule=rule)).encode())
+def test_client__tells_of_each_evaluation():
+    """An evaluation that was not remembered leaves OpenTelemetry's event, of which only what is allowed leaves the process."""
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    subject = admissions(None, record("ACTIVE"))
 
-    assert snapshot.resolve("boolean", FLAG, False, EvaluationContext("x", {"bucket": 100})).value is True
-    assert snapshot.resolve("boolean", FLAG, False, EvaluationContext("x", {})).value is False
+    with provider.get_tracer("test").start_as_current_span("request"):
+        for _ in range(3):
+            subject.require(FLAG, IN)
 
-
-def test_unpack__damage():
-    """Wrong hash, cut or foreign bytes, another version, another form: all refused."""
-    version, sha, body = packed(document())
-    wrong_form = [
-        [],
-        {"version": 1},
-        {"version": "1", "flags": {"flags": {}}, "admissions": {}},
-        {"version": True, "flags": {"flags": {}}, "admissions": {}},
-        document(rule={"state": "MAYBE", "variants": {"on": True}}),
-        document(rule={"variants": {"on": True}}),
-        document(records={"enterprises/x": {"stage": "s"}}),
-        document(records={"enterprises/x": {"state": 1}}),
-        document(records={"enterprises/x": "ACTIVE"}),
-        document(records=[]),
-    ]
-
-    for args in [
-        (version, "0" * 64, body),
-        (version, sha, body[:-5]),
-        (version, sha, b"no zlib"),
-        (2, sha, body),
-        *[
-            (1, hashlib.sha256(json.dumps(t).encode()).hexdigest(), zlib.compress(json.dumps(t).encode()))
-            for t in wrong_form
-        ],
-    ]:
-        with pytest.raises(BadSnapshotError):
-            unpack(*args)
+    (event,) = spans.get_finished_spans()[0].events
+    assert event.name == "feature_flag.evaluation"
+    told = {key: value for key, value in event.attributes.items() if key in ATTRIBUTES}
+    assert told == {
+        "feature_flag.key": FLAG,
+        "feature_flag.result.variant": "on",
+        "feature_flag.result.reason": "targeting_match",
+        "feature_flag.provider.name": "numerator",
+        "feature_flag.context.id": IN,
+    }
 
 
-def test_offer__only_newer():
-    """An older or equal version changes nothing, unless the service itself went back."""
-    snapshots = Snapshots()
+def test_require__is_counted():
+    """Each answer counts, with its reason."""
+    subject = admissions(None, record("ACTIVE"))
 
-    assert snapshots.offer(*packed(document(5)))
-    assert not snapshots.offer(*packed(document(5)))
-    assert not snapshots.offer(*packed(document(4)))
-    assert not snapshots.offer(*packed(document(3)), instead_of=4)
-    assert snapshots.current.version == 5
-    assert snapshots.offer(*packed(document(3)), instead_of=5)
-    assert snapshots.current.version == 3
-
-
-def test_context__always_complete():
-    """A rule finds every name, also of an enterprise that nobody knows."""
-    assert context_of("enterprises/x", None).attributes["admission"] == {"state": "NONE", "stage": ""}
+    with counted(2, "numerator_gateway_admissions_total", outcome="ADMITTED"):
+        subject.require(FLAG, IN)
+        subject.require(FLAG, IN)
+    with counted(1, "numerator_gateway_admissions_total", outcome="REFUSED", reason="NOT_ON_THE_LIST"):
+        refusal(subject)

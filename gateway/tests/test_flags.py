@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from json_logic import jsonLogic
 from openfeature.contrib.tools.flagd.core.targeting.targeting import OPERATORS
@@ -15,7 +15,7 @@ from gateway.tests.snapshots_made import flag
 from services.chassis.rules import BadRuleError, needs
 
 
-def resolve(definition, attributes, default=False, kind="boolean"):
+def resolve(definition, attributes, *, default=False, kind="boolean"):
     return Flag("f", definition).resolve(kind, default, EvaluationContext("enterprises/x", attributes))
 
 
@@ -23,7 +23,10 @@ def resolve(definition, attributes, default=False, kind="boolean"):
 
 _PATHS = ["plan", "verified", "bucket.panel", "admissions.edition.state", "risk", "targetingKey"]
 _LITERALS = (
-    st.sampled_from(["ACTIVE", "enterprise", "on", "", "1.2.3"]) | st.integers(-3, 3) | st.booleans() | st.none()
+    st.sampled_from(["ACTIVE", "enterprise", "on", "", "1.2.3"])
+    | st.integers(-3, 3)
+    | st.booleans()
+    | st.none()
 )
 _VARIABLES = st.sampled_from(_PATHS).map(lambda path: {"var": path}) | st.tuples(
     st.sampled_from(_PATHS), _LITERALS
@@ -67,6 +70,7 @@ def has(context, path):
     return value not in (None, "")
 
 
+@settings(max_examples=500)
 @given(
     condition=_RULES,
     absent=st.sets(
@@ -75,7 +79,9 @@ def has(context, path):
     targeting_key=st.sampled_from(["enterprises/x", "", None]),
     default_variant=st.sampled_from(["on", "off"]),
 )
-def test_flag__is_on_only_when_its_rule_is_and_all_is_there(condition, absent, targeting_key, default_variant):
+def test_flag__is_on_only_when_its_rule_is_and_all_is_there(
+    condition, absent, targeting_key, default_variant
+):
     """
     The trap of null: no random rule admits by the absence of anything that it asks for.
 
@@ -138,8 +144,8 @@ def test_flag__what_is_missing_of_another_type():
         "targeting": {"if": [{"==": [{"var": "plan"}, "enterprise"]}, "high", "low"]},
     }
 
-    assert resolve(definition, {"plan": "enterprise"}, 0, "integer").value == 9
-    missing = resolve(definition, {}, 0, "integer")
+    assert resolve(definition, {"plan": "enterprise"}, default=0, kind="integer").value == 9
+    missing = resolve(definition, {}, default=0, kind="integer")
     assert (missing.value, missing.variant, missing.reason) == (1, "low", Reason.DEFAULT)
 
 
@@ -204,7 +210,9 @@ def test_resolve__a_rule_that_stumbles():
 
     details = resolve(odd, {"a": {"x": 1}, "b": object()})
     no_variant = resolve(flag({"cat": ["wh", "at"]}), {})
-    wrong_type = resolve(flag(), {"admissions": {"enterprise-edition": {"state": "ACTIVE"}}}, "x", "string")
+    wrong_type = resolve(
+        flag(), {"admissions": {"enterprise-edition": {"state": "ACTIVE"}}}, default="x", kind="string"
+    )
 
     assert [(each.value, each.reason) for each in (details, no_variant, wrong_type)] == [
         (False, Reason.ERROR),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway.tests.snapshots_made import document, envelope, record
+from gateway.tests.snapshots_made import document, envelope, record, rollout
 from gateway.tests.test_api import BOXES
 from services.chassis.testing.measures import counted, measured
 from services.chassis.testing.waiting import eventually
@@ -47,10 +47,27 @@ async def test_admissions__count_by_verdict_and_reason(gateway, services, member
     name = "numerator_gateway_admissions_total"
     with counted(1, name, outcome="ADMITTED"), counted(1, name, outcome="REFUSED", reason="NOT_VERIFIED"):
         await gateway.http.post(BOXES, json={"displayName": "b"}, headers=member)
-        waiting = record("WAITLISTED", reason="NOT_VERIFIED")
-        services.rollouts.snapshot = envelope(document(2, records={"enterprises/x": waiting}))
-        await asyncio.to_thread(eventually, lambda: gateway.gateway.snapshots.current.version == 2)
+        services.rollouts.told.change(record("WAITLISTED", "enterprises/x", reason="NOT_VERIFIED"))
+        await asyncio.to_thread(eventually, lambda: gateway.gateway.knowledge.admissions.version == 2)
         await gateway.http.post(BOXES, json={"displayName": "b"}, headers=member)
+
+
+async def test_serving__versions_staleness_and_refusals(gateway, services):
+    """What is served, for how long it is not known to be the newest, and documents that were refused."""
+    served = gateway.gateway.knowledge.serving
+    assert await _measured("numerator_gateway_snapshot_version") >= served.snapshot.version
+    assert await _measured("numerator_gateway_admissions_version") >= served.admissions.version
+    before = await _measured("numerator_gateway_snapshot_refused_total")
+    services.rollouts.snapshot = envelope(
+        document(2, rollouts={"enterprise-beta": {**rollout(), "killed": "yes"}})
+    )
+
+    await asyncio.to_thread(
+        eventually, lambda: measured("numerator_gateway_snapshot_refused_total") > before + 1
+    )
+
+    assert gateway.gateway.knowledge.serving.snapshot is served.snapshot
+    assert await _measured("numerator_gateway_snapshot_staleness_seconds") > 1
 
 
 async def test_limits__count_by_which(make_gateway):

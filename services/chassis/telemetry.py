@@ -46,6 +46,7 @@ ATTRIBUTES = frozenset(
         "http.request.method", "http.response.status_code", "http.route", "url.scheme",
         "db.system.name", "db.namespace", "db.operation.name",
         "feature_flag.key", "feature_flag.result.variant", "feature_flag.result.reason",
+        "feature_flag.provider.name", "feature_flag.context.id",
         "error.type", "exception.type",
         "numerator.enterprise", "numerator.request_id", "numerator.principal.kind", "numerator.reason",
         "numerator.event.subject", "numerator.attempt",
