@@ -205,6 +205,8 @@ def _stage(value: Value) -> _ReadStage:
 
 def _ring(value: Value) -> str:
     text = value.text()
+    if text == "start":
+        raise WrongError("must not be start: so the gate before the first stage is called")
     return f"ring-{text}" if text.isdecimal() and text.isascii() else identifier(value)
 
 
@@ -338,8 +340,8 @@ def _metric(value: Value) -> str:
 
 def _alpha(value: Value) -> float:
     text = value.text()
-    if not _ALPHA.fullmatch(text) or not 0 < float(text) <= 0.5:  # noqa: PLR2004 -- a coin's toss
-        raise WrongError(f"must be a number above 0 and up to 0.5, as 0.05, not {shown(text)}")
+    if not _ALPHA.fullmatch(text) or not 0 < float(text) < 0.5:  # noqa: PLR2004 -- a coin's toss
+        raise WrongError(f"must be a number above 0 and below 0.5, as 0.05, not {shown(text)}")
     return float(text)
 
 

@@ -48,7 +48,8 @@ class Figures:
         runs: how many of each kind.
         false_alarms: the share of runs without harm in which the guardrail acted within 60 looks.
         naive_false_alarms: the share of the same runs in which an ordinary test at the same alpha would have.
-        few_false_alarms: as `false_alarms`, where 30 enterprises in each arm send more and more.
+        few_false_alarms: as `false_alarms`, where the same 30 enterprises in each arm send more and more.
+        few_severe_missed: the share of runs with these in which 2 % -> 10 % errors were not found.
         severe_looks: the most looks that it took to roll 2 % -> 10 % errors back, in any run; 61 when one was missed.
         double_looks: how many it took for 2 % -> 4 %, in half of the runs.
     """
@@ -57,22 +58,24 @@ class Figures:
     false_alarms: float
     naive_false_alarms: float
     few_false_alarms: float
+    few_severe_missed: float
     severe_looks: int
     double_looks: float
 
 
 def simulate(runs: int) -> Figures:
-    """Run it all; 1,000 runs take about 20 seconds."""
+    """Run it all; 1,000 runs take about half a minute."""
     usual = _Rates(USUAL)
-    alarms = naive = few = 0
+    alarms = naive = few = missed = 0
     for seed in range(runs):
         looks = list(_growing(Random(f"usual {seed}"), usual, usual))
         alarms += _first_alarm(looks) <= LOOKS
         naive += any(_z(*look) > NAIVE_Z for look in looks)
-        few += _first_alarm(_returning(Random(f"few {seed}"))) <= LOOKS
+        few += _first_alarm(_returning(Random(f"few {seed}"), USUAL)) <= LOOKS
+        missed += _first_alarm(_returning(Random(f"few severe {seed}"), SEVERE)) > LOOKS
     severe = [_first_alarm(_growing(Random(f"severe {seed}"), _Rates(SEVERE), usual)) for seed in range(runs)]
     double = [_first_alarm(_growing(Random(f"double {seed}"), _Rates(DOUBLE), usual)) for seed in range(runs)]
-    return Figures(runs, alarms / runs, naive / runs, few / runs, max(severe), median(double))
+    return Figures(runs, alarms / runs, naive / runs, few / runs, missed / runs, max(severe), median(double))
 
 
 class _Rates:
@@ -116,9 +119,10 @@ def _growing(random: Random, treatment: _Rates, control: _Rates) -> Iterator[tup
         yield _arm(look * NEW_ENTERPRISES, *sums[0]), _arm(look * NEW_ENTERPRISES, *sums[1])
 
 
-def _returning(random: Random) -> Iterator[tuple[Arm, Arm]]:
-    """The arms at each look, when the same few enterprises send five requests more with each, and do no harm."""
-    chances = [random.betavariate(*_beta(USUAL)) for _ in range(2 * FEW_ENTERPRISES)]
+def _returning(random: Random, treatment: float) -> Iterator[tuple[Arm, Arm]]:
+    """The arms at each look, when the same few enterprises send five requests more with each."""
+    means = [treatment] * FEW_ENTERPRISES + [USUAL] * FEW_ENTERPRISES
+    chances = [random.betavariate(*_beta(mean)) for mean in means]
     bad = [0] * len(chances)
     for look in range(1, LOOKS + 1):
         for index, chance in enumerate(chances):

@@ -9,6 +9,7 @@ def test_simulation__few_false_alarms__and_harm_is_soon_found() -> None:
 
     assert figures.false_alarms <= ALPHA
     assert figures.few_false_alarms <= ALPHA
+    assert figures.few_severe_missed < 0.2
     assert figures.naive_false_alarms > 3 * ALPHA
     assert figures.severe_looks <= 3
     assert figures.double_looks <= 10

@@ -313,12 +313,12 @@ MISTAKES = [
         4, "guardrails[0].alpha", "is missing",
     ),
     (
-        _top("control_share: 9%\nguardrails: [{metric: publish.error_rate, worse: up, alpha: 0.6, action: pause}]"),
-        4, "guardrails[0].alpha", "up to 0.5",
+        _top("control_share: 9%\nguardrails: [{metric: publish.error_rate, worse: up, alpha: 0.5, action: pause}]"),
+        4, "guardrails[0].alpha", "below 0.5",
     ),
     (
         _top("control_share: 9%\nguardrails: [{metric: publish.error_rate, worse: up, alpha: .nan, action: pause}]"),
-        4, "guardrails[0].alpha", "up to 0.5",
+        4, "guardrails[0].alpha", "below 0.5",
     ),
     (
         _top("control_share: 9%\nguardrails: [{metric: publish.error_rate, worse: up, alpha: 0.3, action: pause}]"),
