@@ -165,7 +165,7 @@ def readings(
         (row["metric"], row["treated"]): Arm(row["enterprises"], row["mean"], row["variance"])
         for row in tx.execute(_MEANS, arms)
     }
-    newest = {metric: [Sample(0, 0)] * minutes.get(metric, 0) for metric in metrics}
+    newest = {metric: [Sample(0, 0)] * number for metric, number in minutes.items()}
     for row in tx.execute(_NEWEST_MINUTES, arms):
         newest[row["metric"]][-row["ago"]] = Sample(row["count"], row["bad"])
     through = tx.execute(
@@ -182,7 +182,7 @@ def readings(
                 row["through"],
                 means.get((row["metric"], True), Arm()),
                 means.get((row["metric"], False), Arm()),
-                tuple(newest[row["metric"]]),
+                tuple(newest.get(row["metric"], ())),
             )
             for row in through
         },
