@@ -94,7 +94,7 @@ class Admissions:
 
     def decide(self, flag: str, enterprise: str) -> Decision:
         """Whether `enterprise` is admitted. Raises 503 `ADMISSIONS_UNKNOWN` while nothing is known at all."""
-        return self._decide(self._serving(), flag, enterprise)
+        return self._decide(self.serving(), flag, enterprise)
 
     def require(self, flag: str, enterprise: str | None) -> Decision:
         """
@@ -111,7 +111,7 @@ class Admissions:
                 "this needs an enterprise that is admitted; log in",
                 metadata={"feature": flag},
             )
-        serving = self._serving()
+        serving = self.serving()
         decision = self._decide(serving, flag, enterprise)
         if decision.admitted:
             _count("ADMITTED", "")
@@ -121,7 +121,8 @@ class Admissions:
             raise _unknown()
         raise _not_admitted(serving, flag, enterprise, decision)
 
-    def _serving(self) -> Serving:
+    def serving(self) -> Serving:
+        """What decisions are made from now. Raises 503 `ADMISSIONS_UNKNOWN` while nothing is known at all."""
         serving = self._knowledge.serving
         if serving is None:
             _count("REFUSED", "ADMISSIONS_UNKNOWN")

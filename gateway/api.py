@@ -23,6 +23,7 @@ from starlette.types import Receive, Scope, Send
 from gateway import metrics
 from gateway.admission import Admissions
 from gateway.backends import Backends
+from gateway.callers import introduce
 from gateway.catalogue import Method, Shape
 from gateway.errors import Problem
 from gateway.idempotency import HEADER, apply_key
@@ -93,19 +94,12 @@ class Api:
         method = route.method
         scope["route_template"] = route.binding.path.text
         principal = self._tokens.authenticate(headers.get("authorization"), self._clock.now())
-        scope["enterprise"], scope["shape"] = principal.enterprise, method.shape
-        span = trace.get_current_span()
-        span.set_attribute("numerator.principal.kind", principal.kind)
-        if principal.enterprise:
-            span.set_attribute("numerator.enterprise", principal.enterprise)
+        limited = introduce(scope, principal, method.shape)
         stage = self._admit(method, principal, path)
         if stage and principal.enterprise:
             self._stage_rates.take(method.access.feature, principal.enterprise, stage)
             principal = replace(principal, limits=_limits(stage))
-        client = scope["client"][0] if scope.get("client") else "unknown"
-        nobody = principal is ANONYMOUS
-        credential = f"the address {client}" if nobody else principal.subject
-        with self._limits.request(credential, principal.enterprise or credential):
+        with self._limits.request(*limited):
             body = Body(receive, method.body_bytes, headers.get("content-length"))
             if method.shape is Shape.UPLOAD:
                 response = await self._upload(

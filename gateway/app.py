@@ -30,6 +30,10 @@ from gateway.identity import GATEWAY, AccessTokens
 from gateway.limits import RequestLimits, StageRates, TokenBuckets
 from gateway.login import Login
 from gateway.observe import Observe
+from gateway.ofrep import PATH as OFREP_PATH
+from gateway.ofrep import Ofrep
+from gateway.ofrep_events import PATH as EVENTS_PATH
+from gateway.ofrep_events import EventStreams, EventTokens
 from gateway.openapi import build_openapi
 from gateway.replica import Exposures, Heartbeat
 from gateway.routes import Routes, not_allowed
@@ -100,17 +104,19 @@ class Gateway:
         exposures, stage_rates = Exposures(), StageRates()
         self._usage = Usage(self._record_usage, clock, settings.usage_seconds)
         self._measure()
+        admissions = Admissions(self.knowledge, domain=f"gateway-{new_id()}")
+        limits = RequestLimits(
+            credential_rate=settings.credential_rate,
+            tenant_rate=settings.tenant_rate,
+            tenant_concurrency=settings.tenant_concurrency,
+        )
         api = Api(
             routes=Routes(methods),
             backends=self._backends,
             tokens=tokens,
-            admissions=Admissions(self.knowledge, domain=f"gateway-{new_id()}"),
+            admissions=admissions,
             exposures=exposures,
-            limits=RequestLimits(
-                credential_rate=settings.credential_rate,
-                tenant_rate=settings.tenant_rate,
-                tenant_concurrency=settings.tenant_concurrency,
-            ),
+            limits=limits,
             stage_rates=stage_rates,
             clock=clock,
             stopping=self.stopping,
@@ -118,6 +124,17 @@ class Gateway:
             stream_seconds=settings.stream_seconds,
             heartbeat_seconds=settings.heartbeat_seconds,
         )
+        events = EventStreams(
+            knowledge=self.knowledge,
+            tokens=tokens,
+            event_tokens=EventTokens(key, settings.public_url),
+            limits=limits,
+            clock=clock,
+            public_url=settings.public_url,
+            stopping=self.stopping,
+            heartbeat_seconds=settings.heartbeat_seconds,
+        )
+        ofrep = Ofrep(admissions=admissions, tokens=tokens, limits=limits, clock=clock, events=events)
         login = Login(
             tokens=tokens,
             clock=clock,
@@ -136,7 +153,7 @@ class Gateway:
             set_count=lambda count: setattr(stage_rates, "gateways", count),
             leaving=lambda: health.leaving,
         )
-        own: Mapping[str, _Own] = {
+        own: Mapping[str, ASGIApp] = {
             "/": _Own(GET=health.landing),
             "/bound": _Own(GET=bound),
             "/healthz": _Own(GET=health.live),
@@ -154,8 +171,11 @@ class Gateway:
             "/.well-known/oauth-authorization-server": _Own(
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
             ),
+            EVENTS_PATH: events,
         }
-        self.app = Observe(_Paths(own, api), answered=self._usage.answered, leaving=lambda: health.leaving)
+        self.app = Observe(
+            _Paths(own, ofrep, api), answered=self._usage.answered, leaving=lambda: health.leaving
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -259,14 +279,17 @@ class _Own:
 
 
 class _Paths:
-    """Our own paths, and the protos' for all others."""
+    """Our own paths, OFREP's, and the protos' for all others."""
 
-    def __init__(self, own: Mapping[str, _Own], rest: ASGIApp) -> None:
+    def __init__(self, own: Mapping[str, ASGIApp], ofrep: ASGIApp, rest: ASGIApp) -> None:
         self._own = own
+        self._ofrep = ofrep
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._own.get(scope["path"], self._rest)(scope, receive, send)
+        path = scope["path"]
+        flags = path == OFREP_PATH or path.startswith(f"{OFREP_PATH}/")
+        await self._own.get(path, self._ofrep if flags else self._rest)(scope, receive, send)
 
 
 def _fixed(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Handler:

@@ -115,17 +115,22 @@ class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
         return document
 
 
-def problem_response(problem: Problem, instance: str) -> Response:
-    """The answer for `problem`."""
+def problem_headers(problem: Problem) -> dict[str, str]:
+    """The headers of the answer for `problem`, in whatever form its body is."""
     headers = dict(problem.headers)
     if problem.retry_after is not None:
         headers["retry-after"] = str(whole_seconds(problem.retry_after))
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers.setdefault("www-authenticate", 'Bearer realm="numerator"')
+    return headers
+
+
+def problem_response(problem: Problem, instance: str) -> Response:
+    """The answer for `problem`."""
     return Response(
         json.dumps(problem.document(instance), ensure_ascii=False),
         status_code=problem.status,
-        headers=headers,
+        headers=problem_headers(problem),
         media_type="application/problem+json",
     )
 

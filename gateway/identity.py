@@ -58,10 +58,8 @@ class AccessTokens:
 
     def __init__(self, private_key_pem: str, issuer: str) -> None:
         """`issuer` is the gateway's public URL."""
-        key = load_pem_private_key(private_key_pem.encode(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise TypeError("the gateway's key must be Ed25519")
-        self._private, self._public = key, key.public_key()
+        self._private = load_key(private_key_pem)
+        self._public = self._private.public_key()
         self._issuer = issuer
         raw = self._public.public_bytes(Encoding.Raw, PublicFormat.Raw)
         required = {"crv": "Ed25519", "kty": "OKP", "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
@@ -148,6 +146,14 @@ class AccessTokens:
             )
         except jwt.InvalidTokenError:
             raise _refused("CREDENTIALS_INVALID", "the access token is not ours") from None
+
+
+def load_key(private_key_pem: str) -> Ed25519PrivateKey:
+    """The gateway's key. Raises TypeError for one of another kind."""
+    key = load_pem_private_key(private_key_pem.encode(), password=None)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise TypeError("the gateway's key must be Ed25519")
+    return key
 
 
 def _refused(reason: str, detail: str) -> Problem:

@@ -226,6 +226,11 @@ class AdmissionTable:
         """What is known of an enterprise; of one that nobody has told of: not verified, without attributes."""
         return self._enterprises.get(name, _UNKNOWN)
 
+    @cached_property
+    def attribute_names(self) -> frozenset[str]:
+        """The names of all attributes that any enterprise has: ours, whoever else uses them."""
+        return frozenset(name for each in self._enterprises.values() for name in each.attributes)
+
     def changed(
         self,
         version: int,
