@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pika
 import pytest
-from numerator.events.v1 import rollout_pb2 as events
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import ChannelClosedByBroker
 from typer.testing import CliRunner, Result
@@ -18,9 +17,10 @@ from typer.testing import CliRunner, Result
 from deploy.local.programs import SERVICES
 from deploy.rabbitmq import __main__ as command
 from deploy.rabbitmq.tests.helpers import Broker
-from gateway.admission import Snapshots
-from gateway.snapshots import QUEUE_PREFIX, SnapshotIntake, SnapshotPush
-from gateway.tests.snapshots_made import document, envelope
+from gateway.serving import NO_ADMISSIONS, Knowledge
+from gateway.snapshots import ADMISSIONS_KEY, QUEUE_PREFIX, SNAPSHOT_KEY, Intake, Push
+from gateway.tests.snapshots_made import Told, document, published, record
+from services.chassis.clock import SystemClock
 from services.chassis.messaging import topology
 from services.chassis.messaging.publisher import Outcome, Outgoing, Publisher
 
@@ -130,17 +130,19 @@ def test_rights__a_service_does_nothing_else(broker: Broker, service: str) -> No
 
 
 def test_rights__the_gateway(broker: Broker, eventually, tmp_path: Path) -> None:
-    """It hears of snapshots, through a queue of its own, and of nothing else; it tells nothing."""
-    snapshots = Snapshots()
-    push = SnapshotPush(broker.url("gateway"), SnapshotIntake(snapshots, None))
+    """It hears of snapshots and admissions, through queues of its own, and of nothing else; it tells nothing."""
+    knowledge = Knowledge(SystemClock(), 60)
+    knowledge.take_admissions(NO_ADMISSIONS, instead_of=None)
+    push = Push(broker.url("gateway"), Intake(knowledge), lambda: None)
     push.start()
     assert push.connected.wait(10)
-    made = envelope(document(3))
-    body = events.SnapshotPublished(version=3, sha256=made.sha256, document=made.document).SerializeToString()
+    told = {SNAPSHOT_KEY: published(document(3)), ADMISSIONS_KEY: Told().change(record("ACTIVE"))}
     with channel_of(broker, "rollout") as channel:
-        channel.basic_publish(EVENTS, "rollout.snapshot.published", body, mandatory=True)
-    eventually(lambda: snapshots.current is not None and snapshots.current.version == 3)
-    assert run("check", broker).exit_code == 0, "the queue of a connection is no drift"
+        for key, event in told.items():
+            channel.basic_publish(EVENTS, key, event.SerializeToString(), mandatory=True)
+    eventually(lambda: knowledge.snapshot is not None and knowledge.snapshot.version == 3)
+    eventually(lambda: knowledge.admissions is not None and knowledge.admissions.version == 1)
+    assert run("check", broker).exit_code == 0, "the queues of a connection are no drift"
     push.stop()
 
     def hear(key: str) -> Callable[[BlockingChannel], object]:
@@ -150,14 +152,15 @@ def test_rights__the_gateway(broker: Broker, eventually, tmp_path: Path) -> None
 
         return act
 
-    assert not refused(broker, "gateway", hear("rollout.snapshot.published"))
+    assert not refused(broker, "gateway", hear(SNAPSHOT_KEY))
+    assert not refused(broker, "gateway", hear(ADMISSIONS_KEY))
     for act in (
         hear("#"),
         hear("accounts.account.bound"),
         lambda it: it.queue_declare("gateway.other", exclusive=True),
         lambda it: it.queue_declare("", exclusive=True),
         lambda it: it.basic_get(QUEUE),
-        lambda it: it.basic_publish(EVENTS, "rollout.snapshot.published", b""),
+        lambda it: it.basic_publish(EVENTS, SNAPSHOT_KEY, b""),
         lambda it: it.basic_publish("", QUEUE, b""),
         lambda it: it.exchange_delete(EVENTS),
     ):
