@@ -1,13 +1,13 @@
 """
 Who is in: the rules of admission. Pure, and the same for deciding, simulating and explaining.
 
-The order of the questions is that of `refusal`: on the deny list, eligible, revoked, running, within an audience of the stage.
+The order of the questions is that of `refusal`: revoked, on the deny list, eligible, running, within an audience of the stage.
 Whoever passes all of them gets a seat while there is one. Eligibility outranks stickiness, stickiness outranks shares:
 an enterprise that is in stays in when a share or a quota shrinks, unless the plan says otherwise.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -26,6 +26,8 @@ from services.rollout.plan import Audience, AudienceKind, Narrowing, Plan, Stage
 from services.rollout.predicates import holds
 
 _ADMITTING = frozenset({RolloutState.RUNNING, RolloutState.COMPLETED})
+_TAKEN_BACK = frozenset({Reason.STAGE_ROLLED_BACK, Reason.NARROWED})
+_NOT_TAKEN = frozenset({Reason.NOT_IN_AUDIENCE, Reason.NOT_IN_SHARE, Reason.HELD_OUT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ def decide(
     now: datetime,
     others: Taken = Taken(),
     anchor: Anchor | None = None,
-    narrowing: Narrowing = Narrowing.KEEP,
+    narrowed: Rollout | None = None,
 ) -> list[Record]:
     """
     Decide records of a rollout anew.
@@ -57,19 +59,18 @@ def decide(
         now: the admission time of whoever enters.
         others: what the records that are not given hold.
         anchor: given by a rollback: exactly its enterprises hold seats afterwards, but for those that were revoked since.
-        narrowing: what becomes of those whom the stage would not take any more.
+        narrowed: given by an edit and by a jump: the rollout before. If it took more, the plan's policy says who leaves.
 
     Returns:
         The records in the order in which they were given.
     """
     given = list(records)
     outcome = {record.enterprise: _restore(record, anchor) for record in given}
-    if narrowing is not Narrowing.KEEP:
-        outcome |= _narrow(rollout, outcome.values(), narrowing)
+    if narrowed is not None:
+        outcome |= _narrow(narrowed, rollout, given)
     held = others.held + sum(record.held for record in outcome.values())
     last_seat = max([others.last_seat, *(record.seat or 0 for record in outcome.values())])
-    stage = rollout.current_stage
-    quota = stage.quota if stage and rollout.state is RolloutState.RUNNING else 0
+    quota = quota_of(rollout)
     queue: list[tuple[str, Record, Source]] = []
     for record in outcome.values():
         reason = refusal(rollout, record)
@@ -106,17 +107,15 @@ def refusal(rollout: Rollout, record: Record) -> Reason:
 
     What is asked of whoever has a seat already ends with its eligibility: the rest is for those who want one.
     """
-    subject = record.subject
-    if (reason := ineligible(rollout.plan, record)) is not Reason.NONE or record.held:
-        return reason
     if record.state is AdmissionState.REVOKED:
         return Reason.REVOKED
+    if (reason := ineligible(rollout.plan, record)) is not Reason.NONE or record.held:
+        return reason
     if rollout.killed:
         return Reason.EDITION_KILLED
     if rollout.state not in _ADMITTING:
-        rolled_back = record.reason is Reason.STAGE_ROLLED_BACK
-        return Reason.STAGE_ROLLED_BACK if rolled_back else Reason.ROLLOUT_NOT_RUNNING
-    return Reason.NONE if record.source is Source.MANUAL else _outside(rollout, subject)
+        return record.reason if record.reason in _TAKEN_BACK else Reason.ROLLOUT_NOT_RUNNING
+    return Reason.NONE if record.source is Source.MANUAL else _outside(rollout, record.subject)
 
 
 def ineligible(plan: Plan, record: Record) -> Reason:
@@ -129,6 +128,12 @@ def ineligible(plan: Plan, record: Record) -> Reason:
     if not subject.verified:
         return Reason.VERIFICATION_REVOKED if record.held else Reason.NOT_VERIFIED
     return Reason.ELIGIBILITY_LOST if record.held else Reason.NOT_ELIGIBLE
+
+
+def quota_of(rollout: Rollout) -> int:
+    """The most enterprises that may hold a seat now; 0: any number."""
+    stage = rollout.current_stage
+    return stage.quota if stage and rollout.state is RolloutState.RUNNING else 0
 
 
 def is_control(plan: Plan, subject: Subject) -> bool:
@@ -205,31 +210,42 @@ def _restore(record: Record, anchor: Anchor | None) -> Record:
     return replace(record, held=False, state=AdmissionState.SUSPENDED, reason=Reason.STAGE_ROLLED_BACK)
 
 
-def _narrow(rollout: Rollout, records: Iterable[Record], narrowing: Narrowing) -> Mapping[str, Record]:
+def _narrow(before: Rollout, rollout: Rollout, records: Sequence[Record]) -> Mapping[str, Record]:
     """
-    Those who lose their seat because the stage takes fewer.
+    Those who lose their seat because the rollout takes fewer than `before`.
 
-    EXPEL_ALL: whomever no rule takes, and the newest over the quota. EXPEL_NEWEST_FIRST: of these, the newest, and only as
-    many as exceed the stage's size: its share of the eligible, and its quota.
+    Too many are those whom a rule took before and none takes now, and whoever is over a quota that shrank. EXPEL_ALL: all of
+    them; over the quota the newest. EXPEL_NEWEST_FIRST: of them, the newest, and only as many as exceed the stage's size: its
+    share of its audience, but at least all whom a rule takes, and at most its quota. Nobody leaves who was taken by no rule
+    before, as whoever was admitted by hand.
     """
-    stage = rollout.current_stage
-    if stage is None or rollout.state is not RolloutState.RUNNING:
+    old, new, narrowing = before.current_stage, rollout.current_stage, rollout.plan.policies.narrowing
+    if narrowing is Narrowing.KEEP or rollout.state is RolloutState.COMPLETED or old is None or new is None:
         return {}
-    everybody = list(records)
-    seated = sorted((record for record in everybody if record.held), key=lambda record: -(record.seat or 0))
-    outside = [r for r in seated if r.source is not Source.MANUAL and not admitting_rule(rollout, r.subject)]
+    seated = sorted((record for record in records if record.held), key=lambda record: -(record.seat or 0))
+    outside = [record for record in seated if _is_dropped(before, rollout, record)]
     inside = [record for record in seated if record not in outside]
+    most = new.quota if new.quota and (not old.quota or new.quota < old.quota) else len(seated)
     if narrowing is Narrowing.EXPEL_ALL:
-        excess = max(0, len(inside) - stage.quota) if stage.quota else 0
-        leaving = [*outside, *inside[:excess]]
+        leaving = [*outside, *inside[: max(0, len(inside) - most)]]
     else:
-        eligible = sum(ineligible(rollout.plan, record) is Reason.NONE for record in everybody)
-        size = min(max(eligible * rollout.basis_points // BUCKETS, len(inside)), stage.quota or len(seated))
+        audience = sum(
+            not ineligible(rollout.plan, record) and bool(_within(rollout.plan, new.audience, record.subject))
+            for record in records
+        )
+        size = min(max(audience * rollout.basis_points // BUCKETS, len(inside)), most)
         leaving = [*outside, *inside][: max(0, len(seated) - size)]
     return {
         record.enterprise: replace(record, held=False, state=AdmissionState.SUSPENDED, reason=Reason.NARROWED)
         for record in leaving
     }
+
+
+def _is_dropped(before: Rollout, after: Rollout, record: Record) -> bool:
+    """Whether a rule took the enterprise before, and none does now."""
+    subject = record.subject
+    taken = record.source is Source.MANUAL or admitting_rule(after, subject)
+    return not taken and bool(admitting_rule(before, subject))
 
 
 def _seated(record: Record, reason: Reason) -> Record:
@@ -242,7 +258,7 @@ def _waiting(rollout: Rollout, record: Record, reason: Reason) -> Record:
     """Out for now. Who was in before is suspended rather than waitlisted, so that people see that their place is kept."""
     if reason is Reason.REVOKED:
         return _with(record, AdmissionState.REVOKED, reason, "")
-    if record.reason is Reason.NARROWED and reason in {Reason.NOT_IN_SHARE, Reason.NOT_IN_AUDIENCE}:
+    if record.reason is Reason.NARROWED and reason in _NOT_TAKEN:
         reason = Reason.NARROWED
     state = AdmissionState.WAITLISTED if record.seat is None else AdmissionState.SUSPENDED
     eligible = ineligible(rollout.plan, record) is Reason.NONE
@@ -291,23 +307,22 @@ def explain(rollout: Rollout, record: Record, held: int) -> list[Step]:
 
     `held` is how many seats of the rollout are taken.
     """
-    subject, stage = record.subject, rollout.current_stage
+    subject, quota = record.subject, quota_of(rollout)
     reason = ineligible(rollout.plan, record)
-    rule = admitting_rule(rollout, subject) or record.source
-    quota = stage.quota if stage and rollout.state is RolloutState.RUNNING else 0
+    rule = Source.MANUAL if record.source is Source.MANUAL else admitting_rule(rollout, subject)
     share = f"bucket {subject.bucket} of 10000; {rollout.stage or 'no stage'} takes those below {rollout.basis_points}"
     control = ", control group" if is_control(rollout.plan, subject) else ""
     steps = [
         Step(
             "NOT_KILLED", not rollout.killed, "killed" if rollout.killed else f"{rollout.flag} is not killed"
         ),
+        Step("NOT_REVOKED", record.state is not AdmissionState.REVOKED, f"record: {record.state.value}"),
         Step("NOT_DENIED", reason is not Reason.DENIED, f"list: {subject.listed or 'none'}"),
         Step(
             "ELIGIBLE",
             reason in {Reason.NONE, Reason.DENIED},
             f"{json.dumps(rollout.plan.eligible)} with {json.dumps(dict(subject.attributes))}",
         ),
-        Step("NOT_REVOKED", record.state is not AdmissionState.REVOKED, f"record: {record.state.value}"),
     ]
     if record.held:
         steps.append(

@@ -47,7 +47,8 @@ def step(tx: Transaction, name: str, *, look_every: timedelta) -> None:
     """Whatever is to be done for one rollout now: look at its guardrails, let it climb, start it, or widen it."""
     store.lock(tx)
     rollout = usecases.get_rollout(tx, name)
-    if rollout.plan.guardrails and rollout.state in _WATCHED and _is_time_to_look(tx, rollout, look_every):
+    watched = rollout.plan.guardrails and rollout.state in _WATCHED and not rollout.killed
+    if watched and _is_time_to_look(tx, rollout, look_every):
         rollout = look(tx, rollout)
     climbed = transitions.climb(rollout, tx.now)
     if climbed is not rollout:

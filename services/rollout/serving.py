@@ -29,6 +29,8 @@ REPLICA_KEPT = timedelta(seconds=10)
 _MOST_TOLD = 2000
 """More changed records than this are asked for rather than told: an event is no bulk transport."""
 _PAGE = 5000
+_BEFORE_ALL = -1
+"""Records that were made before there were versions have version 0."""
 _RECORDS, _ENTERPRISES = "records", "enterprises"
 _IS_IN = "ACTIVE"
 
@@ -269,13 +271,13 @@ def admissions_since(tx: Transaction, request: pb.GetAdmissionsRequest) -> pb.Ge
     known = tx.execute(
         "select 1 from admission_versions where version = %s and token = %s", (request.since, request.token)
     ).fetchone()
-    since = request.since if known else 0
+    since = request.since if known else _BEFORE_ALL
     part, *after = json.loads(request.cursor) if request.cursor else (_RECORDS, since, "", "")
     records = _records_after(tx, since, after) if part == _RECORDS else []
     cursor = [_RECORDS, *records[_PAGE - 1][1]] if len(records) > _PAGE else []
     enterprises: list[tuple[pb.EnterpriseRecord, list[Any]]] = []
     if not cursor:
-        begin = after if part == _ENTERPRISES else [since if known else -1, ""]
+        begin = after if part == _ENTERPRISES else [since, ""]
         enterprises = _enterprises_after(tx, begin)
         cursor = [_ENTERPRISES, *enterprises[_PAGE - 1][1]] if len(enterprises) > _PAGE else []
     return pb.GetAdmissionsResponse(

@@ -126,7 +126,8 @@ def kill(rollout: Rollout, reason: str) -> Rollout:
 
 def unkill(rollout: Rollout) -> Rollout:
     """Serve again what was served."""
-    return replace(rollout, killed=False)
+    stopped = rollout.cause is not Cause.NONE
+    return replace(rollout, killed=False, reason=rollout.reason if stopped else "")
 
 
 def change_plan(rollout: Rollout, plan: Plan, author: str, anchored: frozenset[str]) -> Rollout:

@@ -45,11 +45,12 @@ ROLLOUTS = "rollouts"
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What applying a plan came to."""
+    """What applying a plan came to; `needs_approvals`: how many others must approve it first, when it was only tried."""
 
     rollout: Rollout
     differences: tuple[Difference, ...]
     created: bool
+    needs_approvals: int = 0
 
 
 def apply_plan(
@@ -94,7 +95,9 @@ def apply_plan(
             detail={"differences": [f"{each.path}: {each.before} -> {each.after}" for each in differences]},
         )  # fmt: skip
         store.save_plan(tx, after)
-    return Applied(after, differences, created=False)
+        changes.void_gates(tx, name)
+    needed = before.plan.approvals_to_change if dry_run and before.state is not RolloutState.DRAFT else 0
+    return Applied(after, differences, created=False, needs_approvals=needed)
 
 
 def _create(tx: Transaction, name: str, plan: Plan, actor: str, *, dry_run: bool) -> Rollout:
@@ -102,11 +105,14 @@ def _create(tx: Transaction, name: str, plan: Plan, actor: str, *, dry_run: bool
     rollout = Rollout(
         name, plan.flag, name, plan, actor, create_time=tx.now, update_time=tx.now, state=RolloutState.DRAFT
     )
-    if store.rollout_of_flag(tx, plan.flag):
+    taken = "another rollout serves it" if store.rollout_of_flag(tx, plan.flag) else ""
+    if plan.flag in serving.all_flags(tx):
+        taken = "it is an ordinary flag: delete that one first"
+    if taken:
         raise ServiceError(
             Kind.ALREADY_EXISTS,
             "FLAG_TAKEN",
-            f"another rollout serves the flag {plan.flag}",
+            f"the flag {plan.flag} is taken: {taken}",
             metadata={"name": name, "flag": plan.flag},
         )
     if dry_run:
@@ -217,6 +223,7 @@ def rollback(
         tx, before, after, actor=actor, cause="rollout.rolled_back", anchor=anchor, detail={"reason": reason}
     )
     _verify_rollback(tx, after, anchor)
+    changes.void_gates(tx, name)  # what was approved then need not be so now
     tx.emit(events.RolloutRolledBack(rollout=name, stage=after.stage, reason=reason), subject=name)
     changes.open_review(
         tx, rollout=name, author=actor, reason=f"rollback: {reason}", base_version=after.plan_version
@@ -331,13 +338,17 @@ def remember_enterprise(tx: Transaction, enterprise: str, *, verified: bool, tol
         _reconsider(tx, enterprise, actor="accounts")
 
 
+_OURS = frozenset({"verified", "enterprise", "targetingKey", "bucket", "admissions"})
+"""What rules may ask of an enterprise that nobody sets."""
+
+
 def set_attributes(
     tx: Transaction, enterprise: str, attributes: Mapping[str, str], actor: str
 ) -> dict[str, Any]:
     """Replace what operators say of an enterprise, and decide on it in every rollout. Returns what is known."""
     for key in attributes:
-        if key in {"verified", "enterprise"} or not key.isidentifier():
-            raise invalid(f"attributes[{key}]", "must be a word, and neither verified nor enterprise")
+        if key in _OURS or not key.isidentifier():
+            raise invalid(f"attributes[{key}]", f"must be a word, and none of {', '.join(sorted(_OURS))}")
     store.lock(tx)
     if not store.save_attributes(tx, enterprise, dict(attributes)):
         raise not_found(enterprise)
@@ -357,18 +368,16 @@ def admit(tx: Transaction, name: str, enterprise: str, actor: str, reason: str) 
     """Admit by hand: whatever the bucket, but not against eligibility and quota."""
     rollout = _locked(tx, name, "")
     record = record_of(tx, rollout, enterprise)
-    if record.held:
-        return record
     if refused := decision.ineligible(rollout.plan, record):
         code = "DENIED" if refused is Reason.DENIED else "NOT_ELIGIBLE"
-        raise _refused(code, rollout, enterprise, f"{refused.value}; {enterprise} cannot be in")
+        raise _refused(code, rollout, enterprise, f"{enterprise} cannot be in: {refused.value}")
+    if record.held:
+        return record
     if rollout.state not in {RolloutState.RUNNING, RolloutState.COMPLETED} or rollout.killed:
         raise _refused("ROLLOUT_NOT_RUNNING", rollout, enterprise, "start or resume it first")
-    stage = rollout.current_stage
-    if stage and stage.quota and store.taken(tx, name, [enterprise]).held >= stage.quota:
-        raise _refused(
-            "QUOTA_FULL", rollout, enterprise, f"all {stage.quota} places are taken; raise the quota"
-        )
+    quota = decision.quota_of(rollout)
+    if quota and store.taken(tx, name, [enterprise]).held >= quota:
+        raise _refused("QUOTA_FULL", rollout, enterprise, f"all {quota} places are taken; raise the quota")
     by_hand = replace(record, source=Source.MANUAL, state=AdmissionState.WAITLISTED)
     decided = _decide(tx, rollout, [enterprise], actor=actor, given={enterprise: by_hand})
     audit.append(
@@ -532,11 +541,12 @@ def accept_invitation(tx: Transaction, token: str, enterprise: str, actor: str) 
     invitation = entries.accept(tx, token, enterprise)
     rollout = get_rollout(tx, invitation.rollout)
     record_of(tx, rollout, enterprise)
-    audit.append(
-        tx, actor=actor, cause="invitation.accepted", rollout=rollout.name, enterprise=enterprise,
-        detail={"invitation": invitation.name},
-    )  # fmt: skip
-    _decide(tx, rollout, [enterprise], actor=actor)
+    if invitation.accepted_by is None:
+        audit.append(
+            tx, actor=actor, cause="invitation.accepted", rollout=rollout.name, enterprise=enterprise,
+            detail={"invitation": invitation.name},
+        )  # fmt: skip
+        _decide(tx, rollout, [enterprise], actor=actor)
     return edition_of(tx, enterprise)
 
 
@@ -634,6 +644,8 @@ def simulate(
             raise invalid("name", "a rollout or a plan is needed")
         name = ROLLOUT_NAME.format(rollout=plan.rollout)
         rollout = Rollout(name, plan.flag, name, plan, actor, create_time=tx.now, update_time=tx.now)
+    if plan is not None and plan.rollout != rollout.id:
+        raise invalid("plan", f"must be a plan of {rollout.id}, as rollout: {rollout.id}")
     known, first = store.records(tx, rollout)
     before = known | {record.enterprise: record for record in first}
     after, narrower = rollout, False
@@ -699,6 +711,12 @@ def _approvals(tx: Transaction, rollout: Rollout, gate: str) -> int:
 def climb(tx: Transaction, before: Rollout, climbed: Rollout, *, actor: str) -> Rollout:
     """Let a ramp take its next step."""
     return _save(tx, before, climbed, actor=actor, cause="rollout.climbed", detail={})
+
+
+def publish(tx: Transaction) -> None:
+    """Publish a snapshot if what is compiled now is not what was."""
+    store.lock(tx)
+    serving.publish(tx, store.all_rollouts(tx))
 
 
 def reconsider(tx: Transaction, rollout: Rollout, enterprises: Sequence[str], *, actor: str) -> None:

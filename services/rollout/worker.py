@@ -10,11 +10,15 @@ from numerator.events.v1.accounts_pb2 import (
 from numerator.events.v1.analytics_pb2 import GuardrailMeasured
 
 from services.chassis.database import PLATFORM, Database, Transaction
+from services.chassis.errors import ServiceError
+from services.chassis.logs import get_logger
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
 from services.rollout import audit, measurements, metrics, scheduler, serving, usecases
 from services.rollout.guardrails import Sample
 from services.rollout.settings import Settings
+
+_log = get_logger(__name__)
 
 
 class Worker:
@@ -58,14 +62,23 @@ class Worker:
             scheduler.apply_due_changes(tx)
             names = scheduler.rollouts(tx)
         for name in names:
-            with database.transaction(PLATFORM) as tx:
-                scheduler.step(tx, name, look_every=self._look_every)
+            try:
+                with database.transaction(PLATFORM) as tx:
+                    scheduler.step(tx, name, look_every=self._look_every)
+            except ServiceError as error:  # the others go on; this one is tried again in a second
+                _log.warning("rollout.step_failed", rollout=name, reason=error.reason)
 
     @every(10)
     def measure(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
             metrics.read(tx)
             audit.anchor_head(tx)
+
+    @every(60)
+    def publish(self, database: Database) -> None:
+        """Another release may compile another document of the same rollouts."""
+        with database.transaction(PLATFORM) as tx:
+            usecases.publish(tx)
 
     @every(600)
     def forget(self, database: Database) -> None:

@@ -9,6 +9,12 @@ create table plans (
     primary key (rollout, version)
 );
 
+-- A plan has no stage of these names: `start` is a gate, and YAML reads `null` as nothing.
+update rollouts set stages = (
+    select jsonb_agg(jsonb_set(each, '{id}', to_jsonb(regexp_replace(each ->> 'id', '^(null|start)$', 'ring-\1'))) order by place)
+    from jsonb_array_elements(stages) with ordinality as listed (each, place));
+update admissions set stage = regexp_replace(stage, '^(null|start)$', 'ring-\1');
+
 alter table rollouts rename column stage to stage_index;
 alter table rollouts
     add column plan text,
@@ -32,9 +38,8 @@ update rollouts set
     stage_time = case when stage_index is not null then update_time end;
 insert into plans (rollout, version, text, sha256, author, create_time)
     select name, 1, plan, '', '', create_time from rollouts;
-alter table rollouts alter column plan set not null, drop column stages, drop column stage_index, drop column anchors;
 
--- What a rollback restores, one for each widening: who held a seat (with the stage of the admission).
+-- What a rollback restores, one for each widening, the start among them: who held a seat (with the stage of the admission).
 create table anchors (
     rollout      text not null references rollouts (name),
     number       integer not null,
@@ -44,6 +49,15 @@ create table anchors (
     held         jsonb not null,
     primary key (rollout, number)
 );
+insert into anchors (rollout, number, stage, stage_time, basis_points, held)
+    select name, 1, '', null, 0, '{}' from rollouts where stage_index is not null
+    union all
+    select name, place + 1, stages -> (anchor -> 'stage')::integer ->> 'id', update_time,
+           (stages -> (anchor -> 'stage')::integer -> 'basis_points')::integer,
+           (select coalesce(jsonb_object_agg(a.enterprise, a.stage), '{}') from admissions a
+            where a.rollout = name and anchor -> 'seated' ? a.enterprise)
+    from rollouts, jsonb_array_elements(anchors) with ordinality as listed (anchor, place);
+alter table rollouts alter column plan set not null, drop column stages, drop column stage_index, drop column anchors;
 
 -- What predicates may ask besides `verified`. `version` is that of the admissions in which gateways were told of it.
 alter table enterprises
@@ -59,6 +73,9 @@ alter table admissions
     add column version bigint not null default 0;
 update admissions set held = state = 'ACTIVE' or reason = 'VERIFICATION_REVOKED',
                       source = case when seat is null then '' else 'BUCKET' end;
+update admissions a set queue_key = case when seat is null then '4' || lpad(bucket::text, 12, '0')
+                                         else '0' || lpad(seat::text, 12, '0') end || lpad(e.arrival::text, 12, '0')
+from enterprises e where e.enterprise = a.enterprise and a.reason = 'QUOTA_FULL';
 alter table admissions drop column position, drop column bucket;
 create index admissions_version on admissions (version, enterprise, rollout);
 create index admissions_held on admissions (rollout) where held;
@@ -108,6 +125,7 @@ create table invitations (
     number      bigint,
     create_time timestamptz not null
 );
+select chassis_tenant_table('invitations');
 create index invitations_accepted on invitations (rollout, accepted_by) where accepted_by is not null;
 
 -- Ordinary flags, as they are served.

@@ -28,8 +28,6 @@ class RolloutServicer(Servicer, pb_grpc.RolloutServiceServicer):
             applied = usecases.apply_plan(
                 tx, asked, actor=who, etag=request.etag, dry_run=request.validate_only
             )
-            before = None if applied.created else store.get_rollout(tx, applied.rollout.name)
-            needed = before.plan.approvals_to_change if before and before.state != "DRAFT" else 0
             return pb.ApplyPlanResponse(
                 rollout=convert.rollouts(tx, [applied.rollout])[0],
                 differences=[
@@ -37,7 +35,7 @@ class RolloutServicer(Servicer, pb_grpc.RolloutServiceServicer):
                     for each in applied.differences
                 ],
                 created=applied.created,
-                needs_approvals=needed,
+                needs_approvals=applied.needs_approvals,
             )
 
         return self.read(apply) if request.validate_only else self.write(request, apply)

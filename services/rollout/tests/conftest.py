@@ -18,11 +18,11 @@ from services.rollout.tests.world import World
 def serve(
     make_database: Callable[..., TemporaryDatabase], clock: FixedClock, tmp_path: Path
 ) -> Iterator[Callable[..., World]]:
-    """Serves rollout; takes the options of the server."""
+    """Serves rollout, on a fresh database unless one is given; takes the options of the server."""
     with ExitStack() as stack:
 
-        def start(**options: object) -> World:
-            database = make_database("rollout", clock=clock)
+        def start(database: TemporaryDatabase | None = None, **options: object) -> World:
+            database = database or make_database("rollout", clock=clock)
             offers = [Offer(*each) for each in servicers(database, tmp_path / "anchors")]
             audit.anchor_to(tmp_path / "anchors")
             stack.callback(audit.anchor_to, None)

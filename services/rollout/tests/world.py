@@ -3,22 +3,32 @@
 import itertools
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+import grpc
+import pytest
 from google.protobuf.message import Message
 from numerator.events.v1 import rollout_pb2 as events
-from numerator.rollout.v1 import admissions_pb2, changes_pb2_grpc, audit_pb2_grpc, flags_pb2_grpc, serving_pb2
-from numerator.rollout.v1 import admissions_pb2_grpc, rollout_pb2_grpc, serving_pb2_grpc
+from numerator.rollout.v1 import (
+    admissions_pb2,
+    admissions_pb2_grpc,
+    audit_pb2_grpc,
+    changes_pb2_grpc,
+    flags_pb2_grpc,
+    rollout_pb2_grpc,
+    serving_pb2,
+    serving_pb2_grpc,
+)
 from numerator.rollout.v1 import rollout_pb2 as pb
 
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM
 from services.chassis.principal import Principal
 from services.chassis.testing.databases import TemporaryDatabase
-from services.chassis.testing.outcomes import told
+from services.chassis.testing.outcomes import field_reasons_of, reason_of, told
 from services.chassis.testing.rpc import RunningServer, gateway, member, operator
 from services.rollout import usecases
 
@@ -32,7 +42,7 @@ STAGES = """
 
 
 def plan(name: str = EDITION, stages: str = STAGES, *, flag: str = FLAG, **keys: str) -> str:
-    """A plan: its stages, and further keys as they are spelled in a plan, with `__` for nothing else."""
+    """A plan: its stages, and further keys, each with its value as a plan spells it."""
     more = "".join(f"{key}: {value}\n" for key, value in keys.items())
     return (
         f"rollout: {name.removeprefix('rollouts/')}\nflag: {flag}\n{more}stages:\n{stages.strip(chr(10))}\n"
@@ -42,6 +52,34 @@ def plan(name: str = EDITION, stages: str = STAGES, *, flag: str = FLAG, **keys:
 def enterprise(number: int) -> str:
     """An enterprise's name."""
     return f"enterprises/e{number}"
+
+
+OTHER = Principal("OPERATOR", "operators/other")
+"""Another one of the platform's staff than `operator()`."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """How a call was refused: by status and reason, in words, and which fields were wrong and why."""
+
+    kind: grpc.StatusCode
+    reason: str
+    text: str
+    fields: dict[str, str]
+
+
+def refused(call: Callable[..., Any], *args: Any, **fields: Any) -> Refusal:
+    """How a call is refused; it must be."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*args, **fields)
+    error = caught.value
+    wrong = error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    return Refusal(error.code(), reason_of(error), error.details(), field_reasons_of(error) if wrong else {})
+
+
+def refusal(call: Callable[..., Any], *args: Any, **fields: Any) -> str:
+    """The reason for which a call is refused; it must be."""
+    return refused(call, *args, **fields).reason
 
 
 class Stubs:
@@ -85,12 +123,41 @@ class World:
         """A rollout in DRAFT."""
         return self.apply(plan(name, stages, flag=flag, **keys)).rollout
 
-    def do(self, verb: str, name: str = EDITION, **fields: Any) -> pb.Rollout:
-        """One of the verbs, as `Start`; those that want a reason get one."""
+    def do(self, verb: str, name: str = EDITION, by: Principal | None = None, **fields: Any) -> pb.Rollout:
+        """One of the verbs, as `Start`, by an operator; those that want a reason get one."""
         kind = getattr(pb, f"{verb}RolloutRequest")
         if "reason" in kind.DESCRIPTOR.fields_by_name:
             fields.setdefault("reason", "a test")
-        return getattr(self.ops, f"{verb}Rollout")(kind(name=name, **fields))
+        stub = self.as_(by or operator()).rollouts
+        done: pb.Rollout = getattr(stub, f"{verb}Rollout")(kind(name=name, **fields))
+        return done
+
+    def get(self, name: str = EDITION) -> pb.Rollout:
+        """A rollout."""
+        got: pb.Rollout = self.ops.GetRollout(pb.GetRolloutRequest(name=name))
+        return got
+
+    def status(self, name: str = EDITION) -> pb.RolloutStatus:
+        """Where a rollout stands."""
+        got: pb.RolloutStatus = self.ops.GetRolloutStatus(pb.GetRolloutStatusRequest(name=name))
+        return got
+
+    def admit(self, call: str, number: int, name: str = EDITION, **fields: Any) -> Any:
+        """What operators do about one enterprise, as `AdmitEnterprise`; those that want a reason get one."""
+        kind = getattr(admissions_pb2, f"{call}Request")
+        if "reason" in kind.DESCRIPTOR.fields_by_name:
+            fields.setdefault("reason", "a test")
+        stub = self.as_(operator()).admissions
+        return getattr(stub, call)(kind(name=name, enterprise=enterprise(number), **fields))
+
+    def use(self, *numbers: int, stage: str, flag: str = FLAG) -> None:
+        """Enterprises use what a flag guards."""
+        exposures = [
+            serving_pb2.Exposure(flag=flag, enterprise=enterprise(number), stage=stage) for number in numbers
+        ]
+        self.as_(gateway()).serving.ReportReplica(
+            serving_pb2.ReportReplicaRequest(replica="gateway-1", exposures=exposures)
+        )
 
     def tell(self, number: int, *, verified: bool, late: timedelta = timedelta()) -> None:
         """What accounts tells of an enterprise: each time a little later, or `late`."""
@@ -142,3 +209,15 @@ class World:
         """The rows of a table."""
         with self.database.transaction(PLATFORM) as tx:
             return tx.execute(f"select * from {table}").fetchall()
+
+    def everything(self) -> dict[str, list[str]]:
+        """All that is stored, by table, as text."""
+        with self.database.transaction(PLATFORM) as tx:
+            tables = tx.execute(
+                "select relname from pg_class where relnamespace = 'rollout'::regnamespace and relkind = 'r'"
+                " and relname <> 'chassis_migrations' order by relname"
+            ).fetchall()
+            return {
+                table: sorted(row["text"] for row in tx.execute(f"select t::text as text from {table} as t"))
+                for table in (each["relname"] for each in tables)
+            }
