@@ -116,6 +116,10 @@ def build_openapi(
         "servers": [{"url": server}],
         "tags": [
             {"name": "identity", "description": "Access tokens, and the state of the gateway."},
+            {
+                "name": "flags",
+                "description": "Flags for OpenFeature's clients: the OpenFeature Remote Evaluation Protocol.",
+            },
             *(
                 {"name": _service(each.full_name), "description": comments.get(each.full_name, "")}
                 for each in sorted(services, key=lambda each: each.full_name)

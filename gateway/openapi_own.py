@@ -1,4 +1,4 @@
-"""The OpenAPI of the routes that are the gateway's own, and of problems."""
+"""The OpenAPI of the routes that are the gateway's own, of problems, and of OFREP."""
 
 from typing import Any
 
@@ -91,6 +91,104 @@ OWN_SCHEMAS: dict[str, Json] = {
         },
     },
 }
+
+OWN_SCHEMAS |= {
+    "OfrepRequest": {
+        "type": "object",
+        "description": "For whom a flag is asked, and what rules of ordinary flags may know besides.",
+        "properties": {
+            "context": {
+                "type": "object",
+                "properties": {
+                    "targetingKey": {
+                        "type": "string",
+                        "description": "The enterprise. Members and clients may leave it out; it is their own.",
+                        "examples": ["enterprises/0gjhrbmv2y3b7sppfav46xm8rv"],
+                    }
+                },
+                "additionalProperties": True,
+            }
+        },
+    },
+    "OfrepEvaluation": {
+        "type": "object",
+        "description": "A flag's value.",
+        "required": ["key", "value", "variant", "reason", "metadata"],
+        "properties": {
+            "key": _TEXT,
+            "value": {"description": "Of the flag's type. A float is written as one: 1.0."},
+            "variant": {"type": "string", "description": 'The name of the value; "" for one without a name.'},
+            "reason": {"enum": ["STATIC", "TARGETING_MATCH", "SPLIT", "DISABLED", "UNKNOWN"]},
+            "metadata": {
+                "type": "object",
+                "description": "`version` of the snapshot, and whether what the gateway knows is `stale`. Of a rollout's flag "
+                "also `rollout`, its `stage`, and as `decision` ADMITTED or why the enterprise is not in.",
+                "required": ["version", "stale"],
+                "additionalProperties": {"type": ["string", "number", "boolean"]},
+            },
+        },
+    },
+    "OfrepError": {
+        "type": "object",
+        "description": "OFREP's form of an error. Programs of ours branch on `reason`; docs/errors.md lists them.",
+        "required": ["errorCode", "errorDetails", "reason"],
+        "properties": {
+            "key": {"type": "string", "description": "The flag, when one was asked for."},
+            "errorCode": {
+                "enum": [
+                    "PARSE_ERROR",
+                    "TARGETING_KEY_MISSING",
+                    "INVALID_CONTEXT",
+                    "FLAG_NOT_FOUND",
+                    "GENERAL",
+                ]
+            },
+            "errorDetails": _TEXT,
+            "reason": _TEXT,
+        },
+    },
+    "OfrepEvaluations": {
+        "type": "object",
+        "description": "All flags.",
+        "required": ["flags", "eventStreams", "metadata"],
+        "properties": {
+            "flags": {"type": "array", "items": {"anyOf": [_ref("OfrepEvaluation"), _ref("OfrepError")]}},
+            "eventStreams": {
+                "type": "array",
+                "description": "Where to hear of changes. The address is good for an hour at least, and for nothing else.",
+                "items": {
+                    "type": "object",
+                    "required": ["type", "url"],
+                    "properties": {"type": {"const": "sse"}, "url": {"type": "string", "format": "uri"}},
+                },
+            },
+            "metadata": {
+                "type": "object",
+                "properties": {"version": {"type": "integer"}, "stale": {"type": "boolean"}},
+            },
+        },
+    },
+}
+
+
+def _ofrep_errors(*statuses: int) -> Json:
+    """Errors in the protocol's own form; what goes wrong before it is looked at is a problem."""
+    described = {
+        400: "The request is wrong, or the flag's rule fails on this context.",
+        401: "No access token, or one that is not good.",
+        403: "Flags of another enterprise.",
+        404: "There is no such flag.",
+        413: "The body is larger than 64 KiB.",
+        429: "Too many requests; come back after `Retry-After` seconds.",
+        503: "It is not known yet who is admitted; come back after `Retry-After` seconds.",
+    }
+    own = {str(status): _json(_ref("OfrepError"), described[status]) for status in statuses}
+    return {**own, **_problems(431, 500)}
+
+
+_ANYBODY_KNOWN: list[Json] = [{"bearer": []}, {"oauth2": []}]
+_OFREP_BODY = {"content": {"application/json": {"schema": _ref("OfrepRequest")}}}
+_ETAG = {"ETag": {"description": "Of this answer; send it as If-None-Match.", "schema": _TEXT}}
 
 _OAUTH_ERROR = _json(_ref("OAuthError"), "The request, the client or the scope is wrong.")
 
@@ -213,6 +311,103 @@ OWN_PATHS: dict[str, Json] = {
                 "200": _json({"type": "object"}, "It does."),
                 "503": _json({"type": "object"}, "It does not: it starts or stops."),
                 **_problems(431, 500),
+            },
+        }
+    },
+    "/ofrep/v1/evaluate/flags/{key}": {
+        "post": {
+            "operationId": "gateway.EvaluateFlag",
+            "tags": ["flags"],
+            "summary": "Evaluate a flag, as OFREP has it",
+            "description": "The OpenFeature Remote Evaluation Protocol: OpenFeature's OFREP providers take the gateway's "
+            "address and an access token.",
+            "security": _ANYBODY_KNOWN,
+            "parameters": [{"name": "key", "in": "path", "required": True, "schema": _TEXT}],
+            "requestBody": _OFREP_BODY,
+            "responses": {
+                "200": _json(_ref("OfrepEvaluation"), "The value."),
+                **_ofrep_errors(400, 401, 403, 404, 413, 429, 503),
+            },
+        }
+    },
+    "/ofrep/v1/evaluate/flags": {
+        "post": {
+            "operationId": "gateway.EvaluateFlags",
+            "tags": ["flags"],
+            "summary": "Evaluate all flags, as OFREP has it",
+            "security": _ANYBODY_KNOWN,
+            "parameters": [
+                {
+                    "name": "If-None-Match",
+                    "in": "header",
+                    "description": "The ETag of an answer: 304 when it would be the same.",
+                    "schema": _TEXT,
+                },
+                {
+                    "name": "flagConfigEtag",
+                    "in": "query",
+                    "description": "The `etag` of the event that led here: the gateway waits a moment until it has that version.",
+                    "schema": _TEXT,
+                },
+            ],
+            "requestBody": _OFREP_BODY,
+            "responses": {
+                "200": {**_json(_ref("OfrepEvaluations"), "The values."), "headers": _ETAG},
+                "304": {"description": "Nothing has changed.", "headers": _ETAG},
+                **_ofrep_errors(400, 401, 403, 413, 429, 503),
+            },
+        }
+    },
+    "/ofrep/v1/events": {
+        "get": {
+            "operationId": "gateway.WatchFlags",
+            "tags": ["flags"],
+            "summary": "Hear that flags changed",
+            "description": "Server-sent events that say no more than to evaluate again; one comes at once, unless "
+            "`Last-Event-ID` is the newest. They tell what concerns the caller's enterprise; operators hear of everything.",
+            "security": [*_ANYBODY_KNOWN, {}],
+            "parameters": [
+                {
+                    "name": "token",
+                    "in": "query",
+                    "description": "As the address in the evaluation of all flags has it: browsers cannot send a header.",
+                    "schema": _TEXT,
+                },
+                {"name": "Last-Event-ID", "in": "header", "schema": _TEXT},
+            ],
+            "responses": {
+                "200": {
+                    "description": "The stream. It ends after an hour, or when the gateway stops.",
+                    "content": {
+                        "text/event-stream": {
+                            "schema": {
+                                "type": "object",
+                                "required": ["event", "data"],
+                                "properties": {
+                                    "id": _TEXT,
+                                    "event": {"const": "message"},
+                                    "data": {
+                                        "type": "string",
+                                        "contentMediaType": "application/json",
+                                        "contentSchema": {
+                                            "type": "object",
+                                            "required": ["type", "etag", "lastModified"],
+                                            "properties": {
+                                                "type": {"const": "refetchEvaluation"},
+                                                "etag": _TEXT,
+                                                "lastModified": {
+                                                    "type": "integer",
+                                                    "description": "Unix time.",
+                                                },
+                                            },
+                                        },
+                                    },
+                                },
+                            }
+                        }
+                    },
+                },
+                **_problems(401, 429, 431, 500),
             },
         }
     },
