@@ -224,7 +224,8 @@ def _narrow(before: Rollout, rollout: Rollout, records: Sequence[Record]) -> Map
         return {}
     seated = sorted((record for record in records if record.held), key=lambda record: -(record.seat or 0))
     outside = [record for record in seated if _is_dropped(before, rollout, record)]
-    inside = [record for record in seated if record not in outside]
+    leaves = {record.enterprise for record in outside}
+    inside = [record for record in seated if record.enterprise not in leaves]
     most = new.quota if new.quota and (not old.quota or new.quota < old.quota) else len(seated)
     if narrowing is Narrowing.EXPEL_ALL:
         leaving = [*outside, *inside[: max(0, len(inside) - most)]]

@@ -72,15 +72,17 @@ def rollback(rollout: Rollout, anchor: Anchor | None, cause: Cause, reason: str)
         raise _refused("ROLLOUT_NOT_RUNNING", rollout, "nothing was widened that could be taken back")
     if anchor is None:
         raise _refused("NOTHING_TO_ROLL_BACK", rollout, "no widening is left that could be taken back")
-    return replace(
+    back = replace(
         rollout,
         state=RolloutState.ROLLED_BACK,
         stage=anchor.stage,
         stage_time=anchor.stage_time,
-        basis_points=anchor.basis_points,
         cause=cause,
         reason=reason,
     )
+    # The plan may take less in that stage than it did then; who had a seat then has it again all the same.
+    stage = back.current_stage
+    return replace(back, basis_points=min(anchor.basis_points, stage.basis_points) if stage else 0)
 
 
 def restart(rollout: Rollout, now: datetime) -> Rollout:
@@ -147,10 +149,9 @@ def change_plan(rollout: Rollout, plan: Plan, author: str, anchored: frozenset[s
     stage = changed.current_stage
     if stage is None or not rollout.current_stage:
         return changed
-    ramping = rollout.basis_points < rollout.current_stage.basis_points
-    return replace(
-        changed, basis_points=min(rollout.basis_points, stage.basis_points) if ramping else stage.basis_points
-    )
+    # A stage that ramps climbs from where it is, when the clock is looked at next.
+    climbed = min(rollout.basis_points, stage.basis_points)
+    return replace(changed, basis_points=climbed if stage.ramp else stage.basis_points)
 
 
 def climb(rollout: Rollout, now: datetime) -> Rollout:
@@ -164,15 +165,6 @@ def climb(rollout: Rollout, now: datetime) -> Rollout:
         return rollout
     share = max(rollout.basis_points, _share(rollout, stage, now - (rollout.stage_time or now)))
     return rollout if share == rollout.basis_points else replace(rollout, basis_points=share)
-
-
-def is_narrower(before: Rollout, after: Rollout) -> bool:
-    """Whether the stage of `after` takes fewer than that of `before`, in share, quota or order."""
-    old, new = before.current_stage, after.current_stage
-    if old is None or new is None or before.index is None or after.index is None:
-        return False
-    quota = (new.quota or float("inf")) < (old.quota or float("inf"))
-    return after.basis_points < before.basis_points or quota or after.index < before.index
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from services.rollout.model import (
     RolloutState,
     Source,
 )
-from services.rollout.plan import Difference, Narrowing, Plan
+from services.rollout.plan import Difference, Plan
 from services.rollout.transitions import Gate, Progress
 
 ROLLOUTS = "rollouts"
@@ -89,9 +89,8 @@ def apply_plan(
         )
     after = transitions.change_plan(before, plan, actor, store.anchored_stages(tx, name))
     if not dry_run:
-        narrowing = plan.policies.narrowing if transitions.is_narrower(before, after) else Narrowing.KEEP
         after = _save(
-            tx, before, after, actor=actor, cause="plan.applied", narrowing=narrowing,
+            tx, before, after, actor=actor, cause="plan.applied", narrows=True,
             detail={"differences": [f"{each.path}: {each.before} -> {each.after}" for each in differences]},
         )  # fmt: skip
         store.save_plan(tx, after)
@@ -193,8 +192,9 @@ def jump(tx: Transaction, name: str, etag: str, actor: str, *, stage: str, reaso
         return transitions.jump(before, stage, approvals, tx.now)
 
     return _change(
-        tx, name, etag, enter, actor=actor, cause="rollout.jumped", detail={"reason": reason}, widens=True
-    )
+        tx, name, etag, enter, actor=actor, cause="rollout.jumped", detail={"reason": reason},
+        widens=True, narrows=True,
+    )  # fmt: skip
 
 
 def rollback(
@@ -637,7 +637,8 @@ def simulate(
     """
     Decide as the verb would, and store nothing. It is the decision of the verb itself: the same functions on the same records.
 
-    Holds and approvals are not asked: the question is what would happen, not whether it may.
+    Holds and approvals are not asked: the question is what would happen, not whether it may. A plan and a verb together are
+    decided one after the other, as they would be done.
     """
     if rollout is None:
         if plan is None:
@@ -648,21 +649,19 @@ def simulate(
         raise invalid("plan", f"must be a plan of {rollout.id}, as rollout: {rollout.id}")
     known, first = store.records(tx, rollout)
     before = known | {record.enterprise: record for record in first}
-    after, narrower = rollout, False
+    after, decided = rollout, list(before.values())
     if plan is not None and plan.sha256 != rollout.plan.sha256:
         after = transitions.change_plan(rollout, plan, actor, store.anchored_stages(tx, rollout.name))
-        narrower = transitions.is_narrower(rollout, after)
-    anchor: Anchor | None = None
+        decided = decision.decide(after, decided, now=tx.now, narrowed=rollout)
+    anchor, narrowed = None, None
     match verb or _next_verb(after, changed=after is not rollout):
         case "start":
-            met = after.plan.approvals_to_start
-            after = transitions.start(after, met, tx.now)
+            after = transitions.start(after, after.plan.approvals_to_start, tx.now)
         case "advance":
             after = transitions.advance(after, (), tx.now)
         case "jump":
-            met_all = {each.id: each.hold.approvals for each in after.plan.stages}
-            moved = transitions.jump(after, stage, met_all, tx.now)
-            after, narrower = moved, narrower or transitions.is_narrower(after, moved)
+            approvals = {each.id: each.hold.approvals for each in after.plan.stages}
+            after, narrowed = transitions.jump(after, stage, approvals, tx.now), after
         case "resume":
             after = transitions.resume(after)
         case "complete":
@@ -672,8 +671,7 @@ def simulate(
             after = transitions.rollback(after, anchor, Cause.USER, "")
         case _:
             pass
-    narrowing = after.plan.policies.narrowing if narrower else Narrowing.KEEP
-    decided = decision.decide(after, before.values(), now=tx.now, anchor=anchor, narrowing=narrowing)
+    decided = decision.decide(after, decided, now=tx.now, anchor=anchor, narrowed=narrowed)
     return Simulation(after, before, {record.enterprise: record for record in decided})
 
 
@@ -737,13 +735,13 @@ def _change(
     cause: str,
     detail: Mapping[str, Any] | None = None,
     widens: bool = False,
+    narrows: bool = False,
 ) -> Rollout:
     before = _locked(tx, name, etag)
     after = transition(before)
     if widens:
         store.push_anchor(tx, before, _anchor(tx, before))
-    narrowing = after.plan.policies.narrowing if transitions.is_narrower(before, after) else Narrowing.KEEP
-    after = _save(tx, before, after, actor=actor, cause=cause, detail=detail or {}, narrowing=narrowing)
+    after = _save(tx, before, after, actor=actor, cause=cause, detail=detail or {}, narrows=narrows)
     if after.stage and after.stage != before.stage:
         tx.emit(events.StageEntered(rollout=name, stage=after.stage), subject=name)
     return after
@@ -773,13 +771,13 @@ def _save(
     cause: str,
     detail: Mapping[str, Any],
     anchor: Anchor | None = None,
-    narrowing: Narrowing = Narrowing.KEEP,
+    narrows: bool = False,
 ) -> Rollout:
     """Store a changed rollout, publish it, decide all its records anew, and write it down."""
     saved = _stored(tx, before, after)
     changed = audit.patch(_audited(before), _audited(saved))
     _published(tx, saved, actor=actor, cause=cause, detail={**detail, "changed": changed})
-    _decide(tx, saved, actor=actor, anchor=anchor, narrowing=narrowing)
+    _decide(tx, saved, actor=actor, anchor=anchor, narrowed=before if narrows else None)
     return get_rollout(tx, saved.name)
 
 
@@ -831,7 +829,7 @@ def _decide(
     actor: str,
     given: Mapping[str, Record] | None = None,
     anchor: Anchor | None = None,
-    narrowing: Narrowing = Narrowing.KEEP,
+    narrowed: Rollout | None = None,
     told: "serving.Told | None" = None,
 ) -> dict[str, Record]:
     """
@@ -844,7 +842,7 @@ def _decide(
     others = store.taken(tx, rollout.name, enterprises) if enterprises is not None else decision.Taken()
     asked = {**known, **{record.enterprise: record for record in first}, **(given or {})}
     decided = decision.decide(
-        rollout, asked.values(), now=tx.now, others=others, anchor=anchor, narrowing=narrowing
+        rollout, asked.values(), now=tx.now, others=others, anchor=anchor, narrowed=narrowed
     )
     changed = [record for record in decided if record != known.get(record.enterprise)]
     if changed:
