@@ -1,21 +1,28 @@
 """Ordinary flags, as people write them: flagd's format in JSON or YAML, and `percent` for a share of all enterprises. Pure."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]  # its stubs are a package that we do not have
 
 from services.chassis.buckets import BUCKETS
-from services.chassis.errors import FieldViolation, Kind, ServiceError
+from services.chassis.errors import FieldViolation, invalid, invalid_fields
 from services.rollout.predicates import check_rule
 
 MOST_FLAGS = 5000
+MOST_YAML = 256 << 10
+"""The most characters of YAML, which takes long to read; JSON may be as long as a request."""
+
+_MOST_MISTAKES = 100
 _KEY = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}")
-_STATES = frozenset({"ENABLED", "DISABLED"})
+_STATES = ("ENABLED", "DISABLED")
 _FIELDS = frozenset({"state", "variants", "defaultVariant", "targeting", "metadata", "percent"})
-_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,2})?)%")
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,2})?)%", re.ASCII)
 _KINDS: tuple[type | tuple[type, ...], ...] = (bool, str, (int, float), dict, list)
+_BOOLEAN = {"variants": {"on": True, "off": False}, "defaultVariant": "off"}
+"""What a flag has that names no variants."""
 
 
 def parse(text: str) -> dict[str, dict[str, Any]]:
@@ -24,32 +31,83 @@ def parse(text: str) -> dict[str, dict[str, Any]]:
 
     Raises INVALID_ARGUMENT naming each mistake by its place, as `flags.new-panel.variants`.
     """
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise _wrong(
-            [FieldViolation("document", f"line {mark.line + 1 if mark else 1}: is neither JSON nor YAML")]
-        ) from None
-    except (ValueError, RecursionError):
-        raise _wrong(
-            [FieldViolation("document", "holds a value that is none, or nests too deeply")]
-        ) from None
+    tree = _read(text)
     flags = tree.get("flags") if isinstance(tree, dict) else None
     if not isinstance(flags, dict) or not flags:
-        raise _wrong([FieldViolation("document", "must be a mapping with `flags: {key: {...}}`")])
+        raise invalid("document", "must be a mapping, as flags: {new-panel: {percent: 25%}}")
     if len(flags) > MOST_FLAGS:
-        raise _wrong([FieldViolation("document", f"must have at most {MOST_FLAGS} flags")])
+        raise invalid("document", f"must have at most {MOST_FLAGS} flags")
     mistakes = [mistake for key, flag in flags.items() for mistake in _mistakes(key, flag)]
     if mistakes:
-        raise _wrong(mistakes)
+        raise invalid_fields(mistakes[:_MOST_MISTAKES])
     return {key: _definition(key, flag) for key, flag in flags.items()}
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """YAML that says what JSON can: `on` is a text, a key stands there once, and no alias unfolds to gigabytes."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.composer.ComposerError(
+                None, None, "has an alias (*): write the value out", self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 -- PyYAML calls it so
+        known = set()
+        for key, _ in node.value:
+            if key.value in known:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"has {key.value} twice: keep one", key.start_mark
+                )
+            known.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|false", "tf"),
+    ("null", r"null|~|", ["n", "~", ""]),
+    ("int", r"-?(?:0|[1-9]\d{0,14})", "-0123456789"),
+    ("float", r"-?(?:0|[1-9]\d{0,14})\.\d{1,15}", "-0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+def _read(text: str) -> Any:
+    """What a text says, in values of JSON that can be stored. Raises INVALID_ARGUMENT."""
+    try:
+        try:
+            tree = json.loads(text, object_pairs_hook=_once_each)
+        except json.JSONDecodeError:
+            if len(text) > MOST_YAML:
+                raise invalid("document", f"must be JSON, or YAML of at most {MOST_YAML >> 10} KiB") from None
+            tree = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
+        # What JSON allows and PostgreSQL does not: NUL, halves of characters, and numbers without end.
+        stored = json.dumps(tree, allow_nan=False, ensure_ascii=False).encode()
+        if b"\\u0000" in stored:
+            raise invalid("document", "must not have the character NUL")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise invalid("document", f"line {mark.line + 1}: {error.problem}") from None
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError):
+        raise invalid("document", "must be JSON or YAML with values that JSON has") from None
+    return tree
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise invalid("document", f"has {twice} twice: keep one")
+    return found
 
 
 def _definition(key: str, flag: Mapping[str, Any]) -> dict[str, Any]:
     written = {name: value for name, value in flag.items() if name != "percent"}
-    boolean = {"variants": {"on": True, "off": False}, "defaultVariant": "off"}
-    definition = {"state": "ENABLED", **({} if "variants" in flag else boolean), **written}
+    definition = {"state": "ENABLED", **({} if "variants" in flag else _BOOLEAN), **written}
     if "percent" in flag:
         # The default is what keeps an enterprise without a bucket out: the engine takes nothing for a small number.
         inside = {"<": [{"var": [f"bucket.{key}", BUCKETS]}, _basis_points(flag["percent"])]}
@@ -70,10 +128,8 @@ def _mistakes(key: Any, flag: Any) -> Iterator[FieldViolation]:
     if not isinstance(flag, dict):
         yield FieldViolation(field, "must be a mapping")
         return
-    if unknown := sorted(map(str, flag.keys() - _FIELDS)):
-        yield FieldViolation(
-            f"{field}.{unknown[0]}", f"is not known; a flag has {', '.join(sorted(_FIELDS))}"
-        )
+    for unknown in sorted(map(str, flag.keys() - _FIELDS)):
+        yield FieldViolation(f"{field}.{unknown}", f"is not known; a flag has {', '.join(sorted(_FIELDS))}")
     if flag.get("state", "ENABLED") not in _STATES:
         yield FieldViolation(f"{field}.state", "must be ENABLED or DISABLED")
     yield from _variant_mistakes(field, flag)
@@ -83,7 +139,11 @@ def _mistakes(key: Any, flag: Any) -> Iterator[FieldViolation]:
             yield FieldViolation(f"{field}.percent", "must be a share as 25% or 0.5%")
         if "targeting" in flag or "variants" in flag:
             yield FieldViolation(f"{field}.percent", "stands for variants and targeting: leave them out")
-    rule = flag.get("targeting") or {}
+        if "." in key:
+            yield FieldViolation(
+                f"{field}.percent", "needs a key without dots, which name the parts of a path"
+            )
+    rule = flag.get("targeting", {})
     yield from check_rule(rule, f"{field}.targeting") if rule != {} else ()
     metadata = flag.get("metadata", {})
     if not isinstance(metadata, dict) or not all(
@@ -93,26 +153,16 @@ def _mistakes(key: Any, flag: Any) -> Iterator[FieldViolation]:
 
 
 def _variant_mistakes(field: str, flag: Mapping[str, Any]) -> Iterator[FieldViolation]:
-    if "variants" not in flag:
-        return
-    variants = flag["variants"]
+    variants = flag.get("variants", _BOOLEAN["variants"])
     if not isinstance(variants, dict) or not variants or not all(isinstance(name, str) for name in variants):
-        yield FieldViolation(f"{field}.variants", "must name at least one variant")
+        yield FieldViolation(f"{field}.variants", "must name at least one variant, as {on: true, off: false}")
         return
     if not any(all(_is(value, kind) for value in variants.values()) for kind in _KINDS):
         yield FieldViolation(f"{field}.variants", "must all be of one type")
-    if flag.get("defaultVariant") not in variants:
+    default = flag.get("defaultVariant", None if "variants" in flag else "off")
+    if not isinstance(default, str) or default not in variants:
         yield FieldViolation(f"{field}.defaultVariant", f"must be one of {', '.join(variants)}")
 
 
 def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-
-
-def _wrong(violations: list[FieldViolation]) -> ServiceError:
-    return ServiceError(
-        Kind.INVALID_ARGUMENT,
-        "INVALID_ARGUMENT",
-        f"{len(violations)} mistakes in the flags",
-        violations=violations[:100],
-    )

@@ -164,5 +164,5 @@ def _mistakes_of_variable(operands: list[Any], place: str, *, of_item: bool) -> 
         yield FieldViolation(place, "must have a text, a number, true or false for its default")
     elif of_item and name and len(operands) == 1:
         yield FieldViolation(place, f'must have a default, as [{name}, ""]: an item may be without it')
-    elif name == "bucket" and operands != ["bucket", BUCKETS]:
-        yield FieldViolation(place, f"must be [bucket, {BUCKETS}]: without a bucket nobody is within a share")
+    elif name.partition(".")[0] == "bucket" and operands[1:] != [BUCKETS]:
+        yield FieldViolation(place, f"must be [{name}, {BUCKETS}]: without a bucket nobody is within a share")
