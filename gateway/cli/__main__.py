@@ -2,6 +2,7 @@
 
 import sys
 from importlib import import_module
+from io import TextIOWrapper
 
 import typer
 
@@ -41,6 +42,9 @@ def application(first: str = "") -> typer.Typer:
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where the locale knows no check marks, and no Chinese
     application(*sys.argv[1:2])(prog_name="numerator")
 
 

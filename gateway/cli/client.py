@@ -41,7 +41,7 @@ class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
     """
 
     def __init__(self, status: int, document: Json) -> None:
-        super().__init__(document.get("detail", ""))
+        super().__init__(document.get("detail") or f"HTTP {status}")
         self.status = status
         self.document = document
         self.reason: str = document.get("reason", "")
@@ -208,9 +208,10 @@ class Gateway:
                 told = {"reason": told["error"].upper(), "detail": told.get("error_description", "")}
             if answer.status >= HTTPStatus.BAD_REQUEST:
                 raise Problem(answer.status, told)
-        token = str(told["access_token"])
-        self._tokens.put(self.url, self._client, token, float(told["expires_in"]))
-        return token
+            if "access_token" not in told:
+                raise self._stranger(answer)
+        self._tokens.put(self.url, self._client, told["access_token"], told.get("expires_in", 0))
+        return str(told["access_token"])
 
     @contextlib.contextmanager
     def _ask(
@@ -238,17 +239,18 @@ class Gateway:
             connection.close()
 
     def _json(self, answer: http.client.HTTPResponse) -> Json:
-        content = answer.read()
         try:
-            tree = json.loads(content)
+            tree = json.loads(answer.read())
         except ValueError:
             tree = None
         if not isinstance(tree, dict):
-            raise UnreachableError(
-                f"{self.url}: what answers there ({answer.status} {answer.reason}) is no gateway of Numerator",
-                sent=False,
-            )
+            raise self._stranger(answer)
         return tree
+
+    def _stranger(self, answer: http.client.HTTPResponse) -> UnreachableError:
+        return UnreachableError(
+            f"{self.url}: what answers there (with {answer.status}) is no gateway of Numerator", sent=False
+        )
 
 
 def _target(path: str, query: Mapping[str, object] | None = None) -> str:

@@ -122,17 +122,18 @@ def watch(session: Session, name: Name) -> None:
 
 def _changes(session: Session, path: str) -> Iterator[Json]:
     """The changes of a rollout, over as many connections as it takes. Raises what the first connection fails with."""
-    last, pause, known = "", _SHORTEST_PAUSE, False
+    last, pause, seen, lost = "", _SHORTEST_PAUSE, False, False
     while True:
         try:
             for id_, change in session.gateway.events(path, last):
-                last, pause, known = id_, _SHORTEST_PAUSE, True
+                last, pause, seen, lost = id_, _SHORTEST_PAUSE, True, False
                 yield change
         except (UnreachableError, Problem) as error:
-            if not known or (isinstance(error, Problem) and not error.unwell):
+            if not seen or (isinstance(error, Problem) and not error.unwell):
                 raise
-            if pause == _SHORTEST_PAUSE:
+            if not lost:
                 session.note(f"lost: {error}; trying again")
+            lost = True
         time.sleep(pause)  # between two connections; Ctrl-C ends it
         pause = min(2 * pause, _LONGEST_PAUSE)
 

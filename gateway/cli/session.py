@@ -61,6 +61,7 @@ class Session:
             timeout=settings.timeout,
         )
         self._key = settings.request_id or str(uuid4())
+        self._wrote = False
         self._file: Path | None = None
 
     # ---- asking
@@ -73,6 +74,7 @@ class Session:
                 request, lambda each: [f"would send {each['method']} {each['url']}", _dump(each["body"])]
             )
             raise typer.Exit
+        self._wrote = True
         return self.gateway.send(method, path, body, self._key)
 
     def ask(self, path: str, body: Json) -> Json:
@@ -121,19 +123,15 @@ class Session:
         """Say what went wrong; gives the exit code."""
         if isinstance(error, UnreachableError):
             self.note(f"error: {error}")
-            self.note(
-                "check: does the platform run (make status), and is this its address (--url, NUMERATOR_URL)?"
-            )
-            if error.sent:
-                self._note_repeat()
-            return UNREACHABLE
-        if self.settings.output is Output.JSON:
+            self.note("check: does the platform run (make status), and is this its address (NUMERATOR_URL)?")
+        elif self.settings.output is Output.JSON:
             self.note(_dump(error.document))
         else:
             self._explain(error)
-        if not error.unwell:
+        if isinstance(error, Problem) and not error.unwell:
             return REFUSED
-        self._note_repeat()
+        if self._wrote and (isinstance(error, Problem) or error.sent):
+            self.note(f"it may have had its effect; repeat it safely with --request-id {self._key}")
         return UNREACHABLE
 
     def _explain(self, problem: Problem) -> None:
@@ -142,11 +140,9 @@ class Session:
             self.note(self._violation(each["field"], each["description"]))
         if not violations:
             reason = f" ({problem.reason})" if problem.reason else ""
-            self.note(f"error: {problem or HTTPStatus(problem.status).phrase}{reason}")
+            self.note(f"error: {problem}{reason}")
         if problem.status == HTTPStatus.UNAUTHORIZED:
-            self.note(
-                f"check: client {self.settings.client}, with the secret in {self.settings.secret_source}"
-            )
+            self.note(f"check: the client {self.settings.client}, and {self.settings.secret_source}")
         if problem.reason in _HINTS:
             self.note(_HINTS[problem.reason])
         if "retryAfter" in problem.document:
@@ -162,9 +158,6 @@ class Session:
         # Over HTTP fields are in lowerCamelCase; in the file they are not.
         written = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", field)
         return f"{self._file}:{found[1]}: {written}: {found[2]}"
-
-    def _note_repeat(self) -> None:
-        self.note(f"a write may have had its effect; to repeat it safely, add --request-id {self._key}")
 
 
 def read_text(file: Path) -> str:

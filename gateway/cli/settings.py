@@ -5,6 +5,7 @@ typer reads the variables, so `--help` names them. pydantic-settings, which serv
 kill, which is to be over at all gateways within one.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 
 _ROOT = Path(__file__).parents[2]
 _ACCESS = "Where, and as whom"
+_URL = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/[^\s?#]*)?")
 
 
 class Output(StrEnum):
@@ -90,8 +92,13 @@ class Settings:
 
     @property
     def gateway_url(self) -> str:
-        """Without a slash at the end."""
-        return (self.url or f"http://127.0.0.1:{self.port_base}").rstrip("/")
+        """Without a slash at the end. Raises typer.BadParameter when it is none."""
+        url = self.url or f"http://127.0.0.1:{self.port_base}"
+        if not _URL.fullmatch(url):
+            raise typer.BadParameter(
+                f"{url!r} is no gateway's address; write http(s)://host or http(s)://host:port"
+            )
+        return url.rstrip("/")
 
     @property
     def secret_source(self) -> str:

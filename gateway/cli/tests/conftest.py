@@ -30,6 +30,7 @@ from typer.testing import CliRunner
 from gateway.catalogue import stub_files
 from gateway.cli.__main__ import application
 from gateway.cli.tests.fakes import SECRETS, Accounts, Rollouts
+from services.chassis.logs import configure_logs
 from services.chassis.rpc.server import Server
 from services.chassis.testing.rpc import telemetry
 from services.chassis.testing.servers import free_ports
@@ -59,6 +60,7 @@ class Platform:
 @pytest.fixture(scope="session")
 def running(tmp_path_factory):
     """One gateway process for the whole run."""
+    configure_logs("test", "api", "ERROR")  # it is the command line that writes to stdout here
     folder = tmp_path_factory.mktemp("gateway")
     key = Ed25519PrivateKey.generate()
     private = folder / "key.pem"

@@ -1,0 +1,234 @@
+"""Who asks, where, and what is said when nobody answers."""
+
+import json
+import socket
+import stat
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from numerator.rollout.v1 import rollout_pb2, serving_pb2
+
+from gateway.cli.tests import made
+from services.chassis.errors import Kind, ServiceError
+
+
+@pytest.fixture
+def stranger():
+    """Serves what the test says on a free port, with any path: gives a function from (status, body) to the URL."""
+    servers = []
+
+    def serve(status: int, body: bytes) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self):
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST = answer  # noqa: N815 -- the library's names
+
+            def log_message(self, *arguments):
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield serve
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_token__is_kept_for_its_owner_alone(numerator, platform, tmp_path):
+    """Runs share a token while it is good, and nobody else can read it."""
+    platform.rollouts.answers["ListReplicas"] = serving_pb2.Convergence()
+
+    for _ in range(3):
+        assert numerator("replicas").exit_code == 0
+    assert numerator("replicas", "--as", "reviewer").exit_code == 0
+
+    assert platform.accounts.logins == ["operator", "reviewer"]
+    kept = [*(tmp_path / "cache/numerator").iterdir()]
+    assert len(kept) == 2
+    assert {stat.S_IMODE(each.stat().st_mode) for each in kept} == {0o600}
+    assert stat.S_IMODE(kept[0].parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"token": "of another platform", "expires": 4e9}',
+        '{"token": "too old", "expires": 1}',
+        "{",
+        "[]",
+        '{"token": null, "expires": "x"}',
+    ],
+)
+def test_token__that_is_no_good_is_replaced(numerator, platform, tmp_path, content):
+    """Tokens of a platform that was reset, old ones and damaged files cost a login, and nothing else."""
+    platform.rollouts.answers["ListReplicas"] = serving_pb2.Convergence()
+    numerator("replicas")
+    (kept,) = (tmp_path / "cache/numerator").iterdir()
+    kept.write_text(content)
+
+    result = numerator("replicas")
+
+    assert result.exit_code == 0
+    assert platform.accounts.logins == ["operator", "operator"]
+    assert json.loads(kept.read_text())["expires"] > time.time()
+
+
+def test_token__need_not_be_kept(numerator, platform, tmp_path):
+    """Where nothing can be written, commands work all the same."""
+    (tmp_path / "cache").write_text("no folder")
+    platform.rollouts.answers["ListReplicas"] = serving_pb2.Convergence()
+
+    assert numerator("replicas").exit_code == 0
+
+
+def test_secret__may_come_by_the_environment(numerator, platform):
+    """NUMERATOR_CLIENT_SECRET goes before files; a wrong one is refused, and the message says which it was."""
+    platform.rollouts.answers["ListReplicas"] = serving_pb2.Convergence()
+
+    good = numerator("replicas", "--as", "reviewer", NUMERATOR_CLIENT_SECRET="s3cret of the reviewer")
+    bad = numerator("replicas", "--as", "operator", NUMERATOR_CLIENT_SECRET="guessed")
+
+    assert good.exit_code == 0
+    assert bad.exit_code == 1
+    assert bad.stderr == (
+        "error: unknown client or wrong secret (INVALID_CLIENT)\n"
+        "check: the client operator, and NUMERATOR_CLIENT_SECRET\n"
+    )
+
+
+def test_secret__that_is_not_there_is_a_wrong_call(numerator, platform, tmp_path):
+    """The message names the file and the variables."""
+    result = numerator("replicas", "--as", "nobody", COLUMNS="500")
+
+    assert result.exit_code == 2
+    assert f"no secret for the client nobody: {tmp_path}/nobody-client-secret: No such file" in result.stderr
+    assert platform.accounts.logins == []
+
+
+def test_url__defaults_to_the_local_platform(numerator):
+    """Nobody said where: then it is this machine, at the platform's port."""
+    result = numerator("replicas", NUMERATOR_URL="", NUMERATOR_PORT_BASE="1")
+
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == (
+        "error: http://127.0.0.1:1: nobody listens there\n"
+        "check: does the platform run (make status), and is this its address (NUMERATOR_URL)?\n"
+    )
+
+
+@pytest.mark.parametrize("url", ["localhost:7400", "ftp://x", "http://", "http://a b", "http://u:p@host"])
+def test_url__that_is_none_is_a_wrong_call(numerator, url):
+    """Also one with credentials in it, which would end up in messages."""
+    result = numerator("replicas", "--url", url)
+
+    assert result.exit_code == 2
+    assert "is no gateway's address" in result.stderr
+
+
+def test_unreachable__by_name(numerator):
+    """A host that does not exist."""
+    result = numerator("replicas", "--url", "http://gateway.invalid")
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith("error: http://gateway.invalid: the name of this host is not known\n")
+
+
+def test_unreachable__by_silence(numerator):
+    """What accepts and says nothing is waited for as long as was said, and no longer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        result = numerator("replicas", "--url", url, "--timeout", "0.3")
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"error: {url}: no answer within 0.3 s\n")
+
+
+def test_unreachable__by_another_language(numerator, platform):
+    """TLS is not spoken there."""
+    result = numerator("replicas", "--url", platform.url.replace("http://", "https://"))
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"error: {platform.url.replace('http', 'https')}: ")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b"<html>welcome</html>"),
+        (502, b"<html>bad gateway</html>"),
+        (200, b"[]"),
+        (200, b"{}"),
+        (404, b""),
+    ],
+)
+def test_stranger__is_told_apart(numerator, stranger, status, body):
+    """What answers but is no gateway of ours is said to be none."""
+    url = stranger(status, body)
+
+    result = numerator("replicas", "--url", url)
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith(
+        f"error: {url}: what answers there (with {status}) is no gateway of Numerator\n"
+    )
+
+
+def test_unwell__ends_with_3_and_says_how_to_repeat(numerator, platform):
+    """A service that is away is no refusal. A write may have had its effect: its key makes repeating safe."""
+    platform.rollouts.answers["PauseRollout"] = ServiceError(
+        Kind.DEADLINE_EXCEEDED, "DATABASE_TIMEOUT", "the database did not answer in time"
+    )
+
+    result = numerator("rollout", "pause", "enterprise-edition", "-r", "why")
+
+    assert result.exit_code == 3
+    lines = result.stderr.splitlines()
+    assert lines[0] == "error: the database did not answer in time (DATABASE_TIMEOUT)"
+    (request,) = platform.rollouts.asked("PauseRollout")
+    assert lines[-1] == f"it may have had its effect; repeat it safely with --request-id {request.request_id}"
+
+
+def test_unwell__of_a_read_repeats_nothing(numerator, platform):
+    """What changes nothing needs no key."""
+    platform.rollouts.answers["ListReplicas"] = ServiceError(
+        Kind.DEADLINE_EXCEEDED, "DATABASE_TIMEOUT", "too slow"
+    )
+
+    result = numerator("replicas")
+
+    assert result.exit_code == 3
+    assert "--request-id" not in result.stderr
+
+
+def test_timeout__of_a_write_says_how_to_repeat(numerator, platform):
+    """A write whose answer did not come in time."""
+    asked = threading.Event()
+
+    def slow(request):
+        asked.wait(5)
+        return made.rollout()
+
+    platform.rollouts.answers["KillRollout"] = slow
+    platform.rollouts.answers["ListRollouts"] = rollout_pb2.ListRolloutsResponse()
+    numerator("rollout", "list")  # the login is not what is slow
+
+    result = numerator(
+        "rollout", "kill", "enterprise-edition", "-r", "why", "--timeout", "0.5", "--request-id", "k-1"
+    )
+    asked.set()
+
+    assert result.exit_code == 3
+    assert result.stderr.splitlines()[0] == f"error: {platform.url}: no answer within 0.5 s"
+    assert result.stderr.splitlines()[-1].endswith("repeat it safely with --request-id k-1")
