@@ -1,5 +1,5 @@
 """
-What enterprises ask of this gateway, and how well it is answered: counted by minute, reported to analytics.
+What enterprises ask of this gateway, and how well it is answered: counted by enterprise and interval, reported to analytics.
 
 The reports are what guardrails judge a rollout by. A report that was not answered is sent again, the same, until analytics
 has it, which counts it once. While analytics is away the counts grow here, up to a bound; then the oldest are dropped and
@@ -26,13 +26,13 @@ SLOW_SECONDS = 0.3
 """A request that takes longer is slow; a stream or an upload may take its time."""
 
 MOST_COUNTS = 10_000
-"""How many enterprises and minutes are counted until they are reported, and go into one report."""
+"""How many enterprises and intervals are counted until they are reported, and go into one report."""
 
 PATIENCE = timedelta(hours=1)
 """How long one report is tried. Much less than the day for which analytics knows it again."""
 
 _LAST_SECONDS = 2.0  # for what is reported at the end
-_SERVER_ERROR = 500
+_SERVER_ERROR, _REFUSED = 500, 403
 
 _log = get_logger("gateway.usage")
 RecordUsage = Callable[[pb.RecordUsageRequest], Awaitable[pb.RecordUsageResponse]]
@@ -45,8 +45,8 @@ class Usage:
         """
         Args:
             record: the call to analytics.
-            clock: tells the minute.
-            seconds: how often is reported.
+            clock: tells the time.
+            seconds: how often is reported: an interval.
         """
         self._record = record
         self._clock = clock
@@ -59,9 +59,10 @@ class Usage:
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request that was answered with a status after so many seconds, if an enterprise has made it."""
         enterprise = scope.get("enterprise")
-        if not enterprise:
+        if not enterprise or status == _REFUSED:
+            # Whom nobody lets in is answered quickly and well: that would make the control group look better than it is.
             return
-        key = int(self._clock.now().timestamp()) // 60, enterprise
+        key = int(self._clock.now().timestamp() / self._seconds), enterprise
         counts = self._counts.get(key)
         if counts is None:
             if len(self._counts) >= MOST_COUNTS:
@@ -117,11 +118,11 @@ class Usage:
             usages=[
                 pb.Usage(
                     enterprise=enterprise,
-                    minute=stamp(datetime.fromtimestamp(60 * minute, UTC)),
+                    time=stamp(datetime.fromtimestamp(interval * self._seconds, UTC)),
                     requests=requests,
                     server_errors=server_errors,
                     slow=slow,
                 )
-                for (minute, enterprise), (requests, server_errors, slow) in counts.items()
+                for (interval, enterprise), (requests, server_errors, slow) in counts.items()
             ],
         )

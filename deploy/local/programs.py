@@ -195,7 +195,12 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
         case "placement":
             return {"PLACEMENT_TOKEN_KEY_FILE": str(keys.placement_token)}
         case "analytics":
-            return {"ANALYTICS_STORE_PATH": str(home / "analytics")}
+            # Short windows, often told: a guardrail trips here within seconds, and in a minute or two elsewhere.
+            return {
+                "ANALYTICS_STORE_PATH": str(home / "analytics"),
+                "ANALYTICS_WINDOW_SECONDS": "1",
+                "ANALYTICS_TELL_SECONDS": "0.5",
+            }
         case _:
             return {}
 

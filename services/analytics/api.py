@@ -39,7 +39,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     facts = Facts(database, columns)
     server = Server(settings, telemetry, needs={"database": database.check, "facts": facts.ready})
     service = pb.DESCRIPTOR.services_by_name["AnalyticsService"]
-    servicer = AnalyticsServicer(database, columns, facts.follower)
+    servicer = AnalyticsServicer(database, columns, facts.follower, window=settings.window)
     server.add(pb_grpc.add_AnalyticsServiceServicer_to_server, servicer, service)
     metrics.watch(columns)
     facts.follower.start()

@@ -183,10 +183,10 @@ GUARDRAILS: Mapping[Source, tuple[Guardrail, ...]] = {
 
 
 class Tally(NamedTuple):
-    """What was counted for one enterprise within one minute, which is named by its beginning (UTC): in total, and bad."""
+    """What was counted for one enterprise within one window of time, named by its beginning (UTC): in total, and bad."""
 
     metric: str
-    minute: datetime
+    window_start: datetime
     enterprise: str
     total: int
     bad: int

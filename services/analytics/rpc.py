@@ -28,10 +28,13 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
     """Serves `numerator.analytics.v1.AnalyticsService`."""
 
-    def __init__(self, database: Database, columns: Columns, follower: Follower) -> None:
+    def __init__(
+        self, database: Database, columns: Columns, follower: Follower, *, window: timedelta
+    ) -> None:
         self._database = database
         self._columns = columns
         self._follower = follower
+        self._window = window
 
     def IngestEngagements(
         self, request_iterator: Iterator[pb.IngestEngagementsRequest], context: grpc.ServicerContext
@@ -113,7 +116,9 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
         self, request: pb.RecordUsageRequest, context: grpc.ServicerContext
     ) -> pb.RecordUsageResponse:
         def record() -> pb.RecordUsageResponse:
-            guardrails.report(tx, _tallies(request.usages), request.through_time.ToDatetime(tzinfo=UTC))
+            guardrails.report(
+                tx, _tallies(request.usages), request.through_time.ToDatetime(tzinfo=UTC), self._window
+            )
             return pb.RecordUsageResponse()
 
         with self._database.transaction(current_call().scope) as tx:
@@ -151,7 +156,7 @@ def _refuse_others(enterprise: str) -> None:
 
 def _tallies(usages: Iterable[pb.Usage]) -> Iterator[Tally]:
     for each in usages:
-        where = each.minute.ToDatetime(tzinfo=UTC), each.enterprise
+        where = each.time.ToDatetime(tzinfo=UTC), each.enterprise
         yield Tally(Guardrail.GATEWAY_ERRORS, *where, each.requests, each.server_errors)
         yield Tally(Guardrail.GATEWAY_LATENCY, *where, each.requests, each.slow)
 

@@ -99,18 +99,18 @@ def log(tx: Transaction) -> Log:
 
 def add_usage(tx: Transaction, tallies: Iterable[Tally]) -> None:
     """Add to guardrails' numbers. Rows are taken in one order, so that no two transactions wait for one another."""
-    metrics, minutes, enterprises, totals, bads = zip(*tallies, strict=True)
+    metrics, windows, enterprises, totals, bads = zip(*tallies, strict=True)
     tx.execute(
         """
-        insert into usage as known (minute, metric, enterprise, count, bad)
-        select minute, metric, enterprise, sum(total), sum(bad)
+        insert into usage as known (window_start, metric, enterprise, count, bad)
+        select window_start, metric, enterprise, sum(total), sum(bad)
         from unnest(%s::text[], %s::timestamptz[], %s::text[], %s::bigint[], %s::bigint[])
-          as given (metric, minute, enterprise, total, bad)
-        group by minute, metric, enterprise order by minute, metric, enterprise
-        on conflict (minute, metric, enterprise) do update
+          as given (metric, window_start, enterprise, total, bad)
+        group by window_start, metric, enterprise order by window_start, metric, enterprise
+        on conflict (window_start, metric, enterprise) do update
           set count = known.count + excluded.count, bad = known.bad + excluded.bad, changed = true
         """,
-        [list(column) for column in (metrics, minutes, enterprises, totals, bads)],
+        [list(column) for column in (metrics, windows, enterprises, totals, bads)],
     )
 
 
@@ -124,7 +124,9 @@ def note_measured(tx: Transaction, source: Source, through: datetime) -> None:
 
 def lock_untold(tx: Transaction, source: Source, since: datetime) -> bool:
     """Keep a source for this transaction. False: it was told since that time, maybe by another process a moment ago."""
-    found = tx.execute("select from sources where source = %s and told_time < %s for update", (source, since))
+    found = tx.execute(
+        "select from sources where source = %s and told_time <= %s for update", (source, since)
+    )
     return found.rowcount == 1
 
 
@@ -141,19 +143,19 @@ def note_told(tx: Transaction, source: Source) -> None:
 
 def take_changed(tx: Transaction, metrics: Iterable[str], limit: int) -> list[Tally]:
     """
-    Mark changed numbers of these metrics as told, the earliest minutes first, and return them in order.
+    Mark changed numbers of these metrics as told, the earliest windows first, and return them in order.
 
     What another transaction adds to at the moment is passed over; it is still marked as changed the next time.
     """
     rows = tx.execute(
         """
         with chosen as materialized (
-          select minute, metric, enterprise from usage where changed and metric = any(%s)
-          order by minute limit %s for update skip locked
+          select window_start, metric, enterprise from usage where changed and metric = any(%s)
+          order by window_start limit %s for update skip locked
         )
         update usage set changed = false from chosen
-        where (usage.minute, usage.metric, usage.enterprise) = (chosen.minute, chosen.metric, chosen.enterprise)
-        returning usage.metric, usage.minute, usage.enterprise, usage.count as total, usage.bad
+        where (usage.window_start, usage.metric, usage.enterprise) = (chosen.window_start, chosen.metric, chosen.enterprise)
+        returning usage.metric, usage.window_start, usage.enterprise, usage.count as total, usage.bad
         """,
         (list(metrics), limit),
     )
@@ -161,11 +163,11 @@ def take_changed(tx: Transaction, metrics: Iterable[str], limit: int) -> list[Ta
 
 
 def purge_usage(tx: Transaction, before: datetime) -> int:
-    """Forget some of the numbers of minutes before a time; needs the scope PLATFORM. Returns how many."""
+    """Forget some of the numbers of windows before a time; needs the scope PLATFORM. Returns how many."""
     deleted = tx.execute(
         """
         delete from usage where ctid = any (array(
-            select ctid from usage where minute < %s limit %s for update skip locked))
+            select ctid from usage where window_start < %s limit %s for update skip locked))
         """,
         (before, _PURGED_AT_ONCE),
     )

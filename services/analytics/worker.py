@@ -1,6 +1,6 @@
 """Analytics' worker: what the other services tell, as facts and as numbers of guardrails."""
 
-from datetime import UTC
+from datetime import UTC, timedelta
 
 from numerator.events.v1.accounts_pb2 import AccountBound, AccountReauthRequired
 from numerator.events.v1.analytics_pb2 import ConsumerProbed
@@ -15,6 +15,7 @@ from numerator.events.v1.publishing_pb2 import (
 
 from services.analytics import guardrails, usecases
 from services.analytics.model import Fact, Guardrail, Kind, Source, post_id
+from services.analytics.settings import Settings
 from services.chassis.database import PLATFORM, Database, Transaction
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
@@ -31,6 +32,10 @@ class Worker:
 
     name = "analytics"
 
+    def __init__(self, settings: Settings) -> None:
+        self._window = settings.window
+        self._tell_every = timedelta(seconds=settings.tell_seconds)
+
     @event_handler(DeliveryPublished)
     def on_delivery_published(self, tx: Transaction, event: Event[DeliveryPublished]) -> None:
         told = event.message
@@ -43,23 +48,25 @@ class Worker:
             account=told.account,
         )
         enterprise = _tenant(told.delivery)
-        guardrails.count(tx, Guardrail.PUBLISH_ERRORS, enterprise, event.time, bad=False)
+        guardrails.count(tx, Guardrail.PUBLISH_ERRORS, enterprise, event.time, bad=False, window=self._window)
         usecases.remember_post(tx, enterprise, fact)
 
     @event_handler(DeliveryFailed)
     def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
         enterprise = _tenant(event.message.delivery)
-        guardrails.count(tx, Guardrail.PUBLISH_ERRORS, enterprise, event.time, bad=True)
+        guardrails.count(tx, Guardrail.PUBLISH_ERRORS, enterprise, event.time, bad=True, window=self._window)
 
     @event_handler(AccountBound)
     def on_account_bound(self, tx: Transaction, event: Event[AccountBound]) -> None:
         enterprise = _tenant(event.message.account)
-        guardrails.count(tx, Guardrail.BINDING_SUCCESS, enterprise, event.time, bad=False)
+        guardrails.count(
+            tx, Guardrail.BINDING_SUCCESS, enterprise, event.time, bad=False, window=self._window
+        )
 
     @event_handler(AccountReauthRequired)
     def on_account_reauth_required(self, tx: Transaction, event: Event[AccountReauthRequired]) -> None:
         enterprise = _tenant(event.message.account)
-        guardrails.count(tx, Guardrail.BINDING_SUCCESS, enterprise, event.time, bad=True)
+        guardrails.count(tx, Guardrail.BINDING_SUCCESS, enterprise, event.time, bad=True, window=self._window)
 
     @event_handler(InteractionReceived)
     def on_interaction_received(self, tx: Transaction, event: Event[InteractionReceived]) -> None:
@@ -120,13 +127,13 @@ class Worker:
     def on_consumer_probed(self, tx: Transaction, event: Event[ConsumerProbed]) -> None:
         guardrails.heard(tx, event.message.probe_time.ToDatetime(tzinfo=UTC))
 
-    @every(guardrails.TELL_SECONDS)
+    @every(0.5)
     def tell(self, database: Database) -> None:
         for source in Source:
             backlog = True
             while backlog:
                 with database.transaction(PLATFORM) as tx:
-                    backlog = guardrails.tell(tx, source)
+                    backlog = guardrails.tell(tx, source, window=self._window, every=self._tell_every)
 
     @every(3600)
     def purge(self, database: Database) -> None:

@@ -59,16 +59,16 @@ class Reading:
     What is measured of one metric, of each enterprise since it is in the stage.
 
     Attributes:
-        measured_through: up to which minute everything is measured; None when nothing ever was.
+        measured_through: up to which window everything is measured; None when nothing ever was.
         treatment: the rates of bad of the enterprises that are in, one for each that did anything.
         control: the same of the control group.
-        minutes: all of the treatment together, minute by minute, the newest last; quiet minutes too.
+        windows: all of the treatment together, window by window of time, the newest last; quiet ones too.
     """
 
     measured_through: datetime | None = None
     treatment: Arm = field(default_factory=Arm)
     control: Arm = field(default_factory=Arm)
-    minutes: Sequence[Sample] = ()
+    windows: Sequence[Sample] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Verdict:
         control: the same for the control group; None for breakers.
         lower: the least harm that is sure; None when nothing was compared.
         treated_count: how many enterprises are in `treatment`; `control_count` in `control`.
-        failures: how often it has failed in a row: minutes for breakers, looks with newer data for the others. Looks that could
+        failures: how often it has failed in a row: windows for breakers, looks with newer data for the others. Looks that could
             not judge do not count.
         measured_through: of the data that it judged last; None before the first.
         reason: the same in words and numbers.
@@ -302,12 +302,12 @@ def _judge(
 
 
 def _break(guardrail: Guardrail, reading: Reading, verdict: Verdict) -> Verdict:
-    """Whether the treatment's rate was too high in each of the newest minutes."""
+    """Whether the treatment's rate was too high in each of the newest windows."""
     most = guardrail.max_rate or 0.0
-    minutes = reading.minutes[-guardrail.windows :]
-    count, bad = sum(each.count for each in minutes), sum(each.bad for each in minutes)
-    window = f"in the last {guardrail.windows} min"
-    failures = len(list(takewhile(lambda each: each.bad > most * each.count, reversed(minutes))))
+    windows = reading.windows[-guardrail.windows :]
+    count, bad = sum(each.count for each in windows), sum(each.bad for each in windows)
+    window = f"in the last {guardrail.windows} windows"
+    failures = len(list(takewhile(lambda each: each.bad > most * each.count, reversed(windows))))
     rate = bad / count if count else 0.0
     judged = replace(
         verdict,
@@ -326,7 +326,7 @@ def _break(guardrail: Guardrail, reading: Reading, verdict: Verdict) -> Verdict:
         judged,
         outcome=Outcome.FAIL if failures else Outcome.PASS,
         reason=f"{guardrail.metric}: {rate:.2%} of {count} {window}, at most {most:.2%} is borne; "
-        f"over it {failures} min of {guardrail.windows} in a row",
+        f"over it {failures} of {guardrail.windows} in a row",
     )
 
 

@@ -7,7 +7,7 @@ measured. All functions look at many enterprises, so they need the scope PLATFOR
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from math import ceil
 
 from psycopg.types.json import Json, Jsonb
@@ -25,7 +25,8 @@ KEPT = timedelta(days=30)
 BATCH = 10_000
 """The most rows that one call of `prune` removes from one table."""
 
-_MINUTE = timedelta(minutes=1)
+_WINDOW = timedelta(minutes=1)  # until analytics has told how long its windows are
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VERDICTS = TypeAdapter(tuple[Verdict, ...])
 
 
@@ -54,39 +55,41 @@ def record(
     metric: str,
     *,
     through: datetime | None = None,
-    minute: datetime | None = None,
+    window_start: datetime | None = None,
+    window: timedelta = _WINDOW,
     samples: Mapping[str, Sample] | None = None,
 ) -> None:
     """
     Remember what analytics tells of a metric.
 
-    Numbers of a minute only grow, so the larger ones win over those that are known, in whatever order they come; and so does the
+    Numbers of a window only grow, so the larger ones win over those that are known, in whatever order they come; and so does the
     later `through`.
 
     Args:
         tx: waits for others that record the same metric.
         metric: as `publish.error_rate`.
         through: up to when everything is measured; None when that is not said.
-        minute: the beginning of the minute of `samples`.
-        samples: by enterprise, what it has done in the minute so far.
+        window_start: the beginning of the window of time of `samples`.
+        window: how long the metric's windows are.
+        samples: by enterprise, what it has done in the window so far.
     """
     tx.execute(
         """
-        insert into measured (metric, through) values (%s, %s)
-        on conflict (metric) do update set through = greatest(measured.through, excluded.through)
+        insert into measured (metric, through, "window") values (%s, %s, %s)
+        on conflict (metric) do update set through = greatest(measured.through, excluded.through), "window" = excluded."window"
         """,
-        (metric, through),
+        (metric, through, window),
     )
     if not samples:
         return
     told = {
         "metric": metric,
-        "minute": minute,
+        "window_start": window_start,
         "enterprises": list(samples),
         "counts": [each.count for each in samples.values()],
         "bads": [each.bad for each in samples.values()],
     }
-    # First the sums of later minutes, by what this one grows by.
+    # First the sums of later windows, by what this one grows by.
     tx.execute(
         """
         with growth as (
@@ -95,29 +98,29 @@ def record(
           from unnest(%(enterprises)s::text[], %(counts)s::bigint[], %(bads)s::bigint[]) as told (enterprise, count, bad)
           left join lateral (
             select row.count, row.bad from measurements as row
-            where row.metric = %(metric)s and row.enterprise = told.enterprise and row.minute = %(minute)s
+            where (row.metric, row.enterprise, row.window_start) = (%(metric)s, told.enterprise, %(window_start)s)
           ) as known on true
         )
         update measurements as later
         set count_sum = later.count_sum + growth.count, bad_sum = later.bad_sum + growth.bad
         from growth
-        where later.metric = %(metric)s and later.enterprise = growth.enterprise and later.minute > %(minute)s
+        where (later.metric, later.enterprise) = (%(metric)s, growth.enterprise) and later.window_start > %(window_start)s
           and (growth.count, growth.bad) <> (0, 0)
         """,
         told,
     )
     tx.execute(
         """
-        insert into measurements as known (metric, enterprise, minute, count, bad, count_sum, bad_sum)
-        select %(metric)s, told.enterprise, %(minute)s, told.count, told.bad,
+        insert into measurements as known (metric, enterprise, window_start, count, bad, count_sum, bad_sum)
+        select %(metric)s, told.enterprise, %(window_start)s, told.count, told.bad,
                coalesce(before.count_sum, 0) + told.count, coalesce(before.bad_sum, 0) + told.bad
         from unnest(%(enterprises)s::text[], %(counts)s::bigint[], %(bads)s::bigint[]) as told (enterprise, count, bad)
         left join lateral (
           select count_sum, bad_sum from measurements
-          where metric = %(metric)s and enterprise = told.enterprise and minute < %(minute)s
-          order by minute desc limit 1
+          where metric = %(metric)s and enterprise = told.enterprise and window_start < %(window_start)s
+          order by window_start desc limit 1
         ) as before on true
-        on conflict (metric, enterprise, minute) do update set
+        on conflict (metric, enterprise, window_start) do update set
           count = greatest(known.count, excluded.count),
           bad = greatest(known.bad, excluded.bad),
           count_sum = known.count_sum + greatest(excluded.count - known.count, 0),
@@ -135,12 +138,12 @@ def readings(
     since: datetime,
     treated: Mapping[str, datetime],
     control: Collection[str],
-    minutes: Mapping[str, int],
+    windows: Mapping[str, int],
 ) -> Readings:
     """
-    What is measured of a stage, in whole minutes.
+    What is measured of a stage, in whole windows.
 
-    Each enterprise counts from the first whole minute in which it is in its arm.
+    Each enterprise counts from the first whole window in which it is in its arm.
 
     Args:
         tx: has the present, from which 30 days are counted.
@@ -149,27 +152,29 @@ def readings(
         since: when the stage was entered.
         treated: the enterprises that are in, and since when.
         control: the enterprises of the control group.
-        minutes: by metric, how many of the newest minutes breakers want to see.
+        windows: by metric, how many of the newest windows breakers want to see.
     """
     since = max(since, tx.now - KEPT)
-    first = since + (since.replace(second=0, microsecond=0) - since) % _MINUTE
+    window = _window(tx, metrics)
+    first = since + (_EPOCH - since) % window
     arms = {
-        # Each with the minutes that it misses: a list of moments would take psycopg a tenth of a second.
-        "treated": Json({name: max(ceil((moment - first) / _MINUTE), 0) for name, moment in treated.items()}),
+        # Each with the windows that it misses: a list of moments would take psycopg a tenth of a second.
+        "treated": Json({name: max(ceil((moment - first) / window), 0) for name, moment in treated.items()}),
         "control": Json(dict.fromkeys(control, 0)),
         "metrics": list(metrics),
         "first": first,
-        "minutes": Json(dict(minutes)),
+        "window": window,
+        "windows": Json(dict(windows)),
     }
     means = {
         (row["metric"], row["treated"]): Arm(row["enterprises"], row["mean"], row["variance"])
         for row in tx.execute(_MEANS, arms)
     }
-    newest = {metric: [Sample(0, 0)] * number for metric, number in minutes.items()}
-    for row in tx.execute(_NEWEST_MINUTES, arms):
+    newest = {metric: [Sample(0, 0)] * number for metric, number in windows.items()}
+    for row in tx.execute(_NEWEST, arms):
         newest[row["metric"]][-row["ago"]] = Sample(row["count"], row["bad"])
     through = tx.execute(
-        "select metric, date_trunc('minute', through) as through from measured where metric = any (%(metrics)s)",
+        "select metric, date_bin(%(window)s, through, 'epoch') as through from measured where metric = any (%(metrics)s)",
         arms,
     )
     used = tx.execute(
@@ -192,11 +197,19 @@ def readings(
     )
 
 
+def _window(tx: Transaction, metrics: Collection[str]) -> timedelta:
+    """How long the windows of these metrics are; while analytics is being set otherwise, the longest."""
+    row = tx.execute(
+        'select max("window") as longest from measured where metric = any (%s)', (list(metrics),)
+    ).fetchall()[0]
+    return row["longest"] or _WINDOW
+
+
 # Lateral with a limit: where row-level security lets everything through, PostgreSQL expects a handful of rows, and would join
 # thousands in a way that takes seconds.
 _MEANS = """
     with arm as (
-      select key as enterprise, %(first)s + value::int * interval '1 minute' as start, true as treated
+      select key as enterprise, %(first)s + value::int * %(window)s::interval as start, true as treated
       from json_each_text(%(treated)s)
       union all
       select key, %(first)s, false from json_each_text(%(control)s)
@@ -207,13 +220,13 @@ _MEANS = """
       cross join lateral (
         select row.count_sum, row.bad_sum from measurements as row
         where row.metric = measured.metric and row.enterprise = arm.enterprise
-          and row.minute >= arm.start and row.minute < date_trunc('minute', measured.through)
-        order by row.minute desc limit 1
+          and row.window_start >= arm.start and row.window_start < date_bin(%(window)s, measured.through, 'epoch')
+        order by row.window_start desc limit 1
       ) as last
       left join lateral (
         select row.count_sum, row.bad_sum from measurements as row
-        where row.metric = measured.metric and row.enterprise = arm.enterprise and row.minute < arm.start
-        order by row.minute desc limit 1
+        where row.metric = measured.metric and row.enterprise = arm.enterprise and row.window_start < arm.start
+        order by row.window_start desc limit 1
       ) as before on true
       where measured.metric = any (%(metrics)s)
     )
@@ -222,21 +235,22 @@ _MEANS = """
     from done where count > 0
     group by grouping sets ((metric, treated), (treated))
 """
-_NEWEST_MINUTES = """
+_NEWEST = """
     with arm as (
-      select key as enterprise, %(first)s + value::int * interval '1 minute' as start from json_each_text(%(treated)s)
+      select key as enterprise, %(first)s + value::int * %(window)s::interval as start from json_each_text(%(treated)s)
     ), newest as (
-      select metric, date_trunc('minute', through) as through, value::int as minutes
-      from measured join json_each_text(%(minutes)s) on key = metric
+      select metric, date_bin(%(window)s, through, 'epoch') as through, value::int as windows
+      from measured join json_each_text(%(windows)s) on key = metric
     )
-    select newest.metric, (extract(epoch from newest.through - found.minute) / 60)::int as ago,
+    select newest.metric,
+           (extract(epoch from newest.through - found.window_start) / extract(epoch from %(window)s::interval))::int as ago,
            sum(found.count)::bigint as count, sum(found.bad)::bigint as bad
     from newest cross join arm
     cross join lateral (
-      select minute, count, bad from measurements as row
-      where row.metric = newest.metric and row.enterprise = arm.enterprise and row.minute < newest.through
-        and row.minute >= greatest(arm.start, newest.through - newest.minutes * interval '1 minute')
-      order by row.minute desc limit newest.minutes
+      select window_start, count, bad from measurements as row
+      where row.metric = newest.metric and row.enterprise = arm.enterprise and row.window_start < newest.through
+        and row.window_start >= greatest(arm.start, newest.through - newest.windows * %(window)s::interval)
+      order by row.window_start desc limit newest.windows
     ) as found
     group by 1, 2
 """
@@ -334,10 +348,10 @@ def prune(tx: Transaction) -> int:
         """
         delete from measurements where ctid = any (array(
           select old.ctid from measurements as old
-          where old.minute < %(before)s and exists (
+          where old.window_start < %(before)s and exists (
             select from measurements as newer
             where newer.metric = old.metric and newer.enterprise = old.enterprise
-              and newer.minute > old.minute and newer.minute < %(before)s)
+              and newer.window_start > old.window_start and newer.window_start < %(before)s)
           limit %(batch)s))
         """,
         limits,

@@ -96,18 +96,18 @@ def _analyse(tx: Transaction, rollout: Rollout) -> Analysis:
         name: max(record.admit_time or entered, entered) for name, record in known.items() if record.is_active
     }
     control = [name for name, record in known.items() if _is_compared(rollout, record)]
-    minutes: dict[str, int] = {}
+    windows: dict[str, int] = {}
     for each in plan.guardrails:
         wanted = each.windows if each.kind is GuardrailKind.BREAKER else 1
-        minutes[each.metric] = max(wanted, minutes.get(each.metric, 1))
+        windows[each.metric] = max(wanted, windows.get(each.metric, 1))
     readings = measurements.readings(
         tx,
         rollout.name,
-        sorted(minutes),
+        sorted(windows),
         since=entered,
         treated=treated,
         control=control,
-        minutes=minutes,
+        windows=windows,
     )
     previous = measurements.last_analysis(tx, rollout.name, since=entered)
     return check(

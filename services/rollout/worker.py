@@ -51,7 +51,8 @@ class Worker:
             tx,
             told.metric,
             through=told.measured_through.ToDatetime(UTC) if told.HasField("measured_through") else None,
-            minute=told.minute.ToDatetime(UTC) if told.HasField("minute") else None,
+            window_start=told.window_start.ToDatetime(UTC) if told.HasField("window_start") else None,
+            window=timedelta(seconds=told.window_seconds),
             samples={each.enterprise: Sample(each.count, each.bad) for each in told.samples},
         )
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import httpx
 
-from deploy.demo.client import Problem
 from deploy.local.stubs import ROOT
 from tests.contract.tenants import Tenant, everybody_admitted, make_tenant
 from tests.world import World

@@ -1,15 +1,15 @@
--- Guardrails' numbers: how often something happened to an enterprise within a minute, and how often it was bad.
+-- Guardrails' numbers: how often something happened to an enterprise within a window of time, and how often it was bad.
 create table usage (
-    minute     timestamptz not null,
+    window_start timestamptz not null,
     metric     text not null,
     enterprise text not null,
     count      bigint not null,
     bad        bigint not null,
     -- counted since it was last told
     changed    boolean not null default true,
-    primary key (minute, metric, enterprise)
+    primary key (window_start, metric, enterprise)
 );
-create index usage_changed on usage (metric, minute) where changed;
+create index usage_changed on usage (metric, window_start) where changed;
 select chassis_tenant_table('usage');
 
 -- Where these numbers come from, and until when everything from there is in; null before anything is.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def serve(
             stack.callback(facts.follower.stop)
             offer = Offer(
                 pb_grpc.add_AnalyticsServiceServicer_to_server,
-                AnalyticsServicer(database, columns, facts.follower),
+                AnalyticsServicer(database, columns, facts.follower, window=timedelta(minutes=1)),
                 pb.DESCRIPTOR.services_by_name["AnalyticsService"],
             )
             running = stack.enter_context(serving(offer, **options))

@@ -16,8 +16,7 @@ from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
 from services.analytics import guardrails
 from services.analytics.tests.test_worker import BRAND, PUBLICATION, published
-from services.analytics.tests.world import KUNLUN, NOON, OWNER, TIANSHAN, World
-from services.analytics.worker import Worker
+from services.analytics.tests.world import KUNLUN, NOON, OWNER, TIANSHAN, World, made_worker
 from services.chassis.database import PLATFORM, Tenant
 from services.chassis.messaging.envelope import Event
 from services.chassis.testing.outcomes import reason_of, told
@@ -25,7 +24,7 @@ from services.chassis.testing.rpc import gateway, operator
 from services.chassis.timestamps import stamp
 
 MINUTE = timedelta(minutes=1)
-TICK = timedelta(seconds=guardrails.TELL_SECONDS)
+TICK = timedelta(seconds=5)
 PUBLISH, BINDING = "publish.error_rate", "binding.success_rate"
 ERRORS, LATENCY = "gateway.error_rate", "gateway.latency_over_300ms"
 FAILED = DeliveryFailed(delivery=f"{PUBLICATION}/deliveries/2", account=BRAND, reason="REJECTED_CONTENT")
@@ -42,7 +41,7 @@ def usage(
     slow: int = 0,
 ) -> pb.Usage:
     return pb.Usage(
-        enterprise=enterprise, minute=stamp(minute), requests=requests, server_errors=server_errors, slow=slow
+        enterprise=enterprise, time=stamp(minute), requests=requests, server_errors=server_errors, slow=slow
     )
 
 
@@ -62,7 +61,7 @@ def send(world: World, *reports: pb.RecordUsageRequest) -> None:
 def hear(world: World, handler: str, message: Message, *, time: datetime = NOON) -> None:
     """The worker handles an event of TIANSHAN's, told at this time."""
     with world.database.transaction(Tenant(TIANSHAN)) as tx:
-        getattr(Worker(), handler)(tx, Event("id", "type", "s", TIANSHAN, time, message))
+        getattr(made_worker(), handler)(tx, Event("id", "type", "s", TIANSHAN, time, message))
 
 
 def probe(world: World) -> None:
@@ -76,14 +75,14 @@ def tell(world: World) -> list[GuardrailMeasured]:
     """A tick later the worker tells; gives what is new."""
     world.clock.advance(TICK)
     before = len(told(world.database, GuardrailMeasured))
-    Worker().tell(world.database)
+    made_worker().tell(world.database)
     return told(world.database, GuardrailMeasured)[before:]
 
 
 def numbers(events: list[GuardrailMeasured]) -> Numbers:
     """What events come to, for one who replaces what is known."""
     return {
-        (event.metric, event.minute.ToDatetime(tzinfo=NOON.tzinfo), sample.enterprise): (
+        (event.metric, event.window_start.ToDatetime(tzinfo=NOON.tzinfo), sample.enterprise): (
             sample.count,
             sample.bad,
         )
@@ -169,7 +168,7 @@ def test_reports__of_two_replicas__repeated_at_once__are_exact(world: World) -> 
     ]
     expected: dict[tuple[str, datetime, str], tuple[int, int]] = {}
     for each in (each for report_ in reports for each in report_.usages):
-        key = (ERRORS, each.minute.ToDatetime(tzinfo=NOON.tzinfo), each.enterprise)
+        key = (ERRORS, each.time.ToDatetime(tzinfo=NOON.tzinfo), each.enterprise)
         total, bad = expected.get(key, (0, 0))
         expected[key] = (total + 2, bad + 1)
     sent = [each for each in reports for _ in range(random.randint(1, 3))]
@@ -238,7 +237,7 @@ def test_told__without_samples__is_freshness_alone(world: World) -> None:
 
     assert [event.metric for event in quiet] == [ERRORS, LATENCY]
     assert through(quiet) == dict.fromkeys((ERRORS, LATENCY), NOON - timedelta(seconds=1))
-    assert not any(event.samples or event.HasField("minute") for event in quiet)
+    assert not any(event.samples or event.HasField("window_start") for event in quiet)
 
 
 def test_told__by_the_first_of_several_workers(world: World) -> None:
@@ -246,7 +245,7 @@ def test_told__by_the_first_of_several_workers(world: World) -> None:
     send(world, report(1, usage()))
     world.clock.advance(TICK)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(Worker().tell, [world.database] * 2))
+        list(pool.map(made_worker().tell, [world.database] * 2))
 
     assert [event.metric for event in told(world.database, GuardrailMeasured)] == [ERRORS, LATENCY]
     assert len(told(world.database, ConsumerProbed)) == 1
@@ -327,9 +326,9 @@ def test_purge__forgets_after_30_days(world: World) -> None:
     send(world, report(1, usage(minute=NOON), usage(minute=NOON + MINUTE)))
     world.clock.advance(guardrails.KEPT + timedelta(seconds=1))
 
-    Worker().purge(world.database)
+    made_worker().purge(world.database)
 
-    assert {row["minute"] for row in world.rows("usage")} == {NOON + MINUTE}
+    assert {row["window_start"] for row in world.rows("usage")} == {NOON + MINUTE}
 
 
 def test_usage__is_seen_by_its_enterprise_only(world: World) -> None:
@@ -344,7 +343,7 @@ def test_telling__waits_for_nobody_who_counts(world: World) -> None:
     """A handler that has not committed holds nothing up; its number is told the next time."""
     hear(world, "on_delivery_failed", FAILED)
     with world.database.transaction(Tenant(TIANSHAN)) as tx:
-        Worker().on_delivery_failed(tx, Event("id", "type", "s", TIANSHAN, NOON, FAILED))
+        made_worker().on_delivery_failed(tx, Event("id", "type", "s", TIANSHAN, NOON, FAILED))
         with ThreadPoolExecutor(1) as pool:
             during = pool.submit(partial(tell, world)).result(timeout=5)
 

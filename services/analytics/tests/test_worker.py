@@ -14,8 +14,7 @@ from numerator.events.v1.publishing_pb2 import (
 )
 from psycopg import errors
 
-from services.analytics.tests.world import KUNLUN, NOON, TIANSHAN, World, repost
-from services.analytics.worker import Worker
+from services.analytics.tests.world import KUNLUN, NOON, TIANSHAN, World, made_worker, repost
 from services.chassis.database import Tenant
 from services.chassis.messaging.envelope import Event
 
@@ -34,7 +33,7 @@ def stamp(seconds: int = 0) -> Timestamp:
 def hear(world: World, handler: str, message: Message, enterprise: str = TIANSHAN) -> None:
     """The worker handles an event of an enterprise."""
     with world.database.transaction(Tenant(enterprise)) as tx:
-        getattr(Worker(), handler)(tx, Event("id", "type", "s", enterprise, datetime.now(UTC), message))
+        getattr(made_worker(), handler)(tx, Event("id", "type", "s", enterprise, datetime.now(UTC), message))
 
 
 def published(post: str = "77") -> DeliveryPublished:

@@ -13,6 +13,8 @@ from numerator.analytics.v1 import analytics_pb2_grpc as pb_grpc
 from services.analytics import store, usecases
 from services.analytics.columns import Columns
 from services.analytics.model import Fact, Kind
+from services.analytics.settings import Settings
+from services.analytics.worker import Worker
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM, Follower, Tenant
 from services.chassis.principal import Principal
@@ -125,3 +127,12 @@ class World:
         """The rows of a table."""
         with self.database.transaction(PLATFORM) as tx:
             return tx.execute(f"select * from {table}").fetchall()
+
+
+def made_worker() -> Worker:
+    """The worker, with windows of a minute."""
+    return Worker(
+        Settings.model_construct(
+            window_seconds=60, tell_seconds=5
+        )  # nothing of what is required is asked for
+    )

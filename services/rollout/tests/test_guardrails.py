@@ -308,7 +308,7 @@ def test_check__order__decides_the_cause_among_equals() -> None:
     """Data, sizes, both arms, checks; then nothing is left."""
     policies = Policies(no_data_action=PAUSE, srm=PAUSE)
     guardrails = [compared(action=PAUSE), breaker(SLOW, PAUSE)]
-    burning = Reading(NOW, minutes=(Sample(500, 400), Sample(500, 400)))
+    burning = Reading(NOW, windows=(Sample(500, 400), Sample(500, 400)))
     metrics = {ERRORS: Reading(NOW, BAD, WELL), SLOW: burning}
 
     def outcome(readings: Readings) -> Outcome:

@@ -49,7 +49,7 @@ def record(
 ) -> None:
     """What enterprises did in a minute, by their numbers; measured to its end."""
     told = {enterprise(each): Sample(*sample) for each, sample in samples.items()}
-    measurements.record(tx, metric, through=minute(number + 1), minute=minute(number), samples=told)
+    measurements.record(tx, metric, through=minute(number + 1), window_start=minute(number), samples=told)
 
 
 def read(
@@ -57,7 +57,7 @@ def read(
     treated: Mapping[int, datetime],
     control: tuple[int, ...] = (),
     *,
-    minutes: Mapping[str, int] | None = None,
+    windows: Mapping[str, int] | None = None,
     since: datetime = ENTERED,
 ) -> Readings:
     """What a stage is judged by."""
@@ -68,7 +68,7 @@ def read(
         since=since,
         treated={enterprise(each): moment for each, moment in treated.items()},
         control=[enterprise(each) for each in control],
-        minutes=minutes or {},
+        windows=windows or {},
     )
 
 
@@ -124,7 +124,7 @@ def test_readings__end_with_what_is_measured(tx: Transaction) -> None:
     record(tx, 1, {1: (10, 1)})
     sample = {enterprise(1): Sample(10, 9)}
     measurements.record(
-        tx, METRIC, through=minute(2) + timedelta(seconds=40), minute=minute(2), samples=sample
+        tx, METRIC, through=minute(2) + timedelta(seconds=40), window_start=minute(2), samples=sample
     )
 
     before = read(tx, {1: ENTERED}).metrics[METRIC]
@@ -137,7 +137,7 @@ def test_readings__end_with_what_is_measured(tx: Transaction) -> None:
 
 def test_readings__metric_that_nobody_measured__is_missing(tx: Transaction) -> None:
     """And one of which only samples came is not measured up to any time."""
-    measurements.record(tx, OTHER, minute=minute(1), samples={enterprise(1): Sample(1, 0)})
+    measurements.record(tx, OTHER, window_start=minute(1), samples={enterprise(1): Sample(1, 0)})
 
     assert read(tx, {1: ENTERED}) == Readings({OTHER: Reading()})
 
@@ -158,12 +158,12 @@ def test_readings__newest_minutes__are_those_of_the_treatment_and_the_quiet_ones
     record(tx, 2, {1: (10, 1), 2: (10, 2), 3: (50, 50)})
     record(tx, 4, {2: (5, 5)})
     record(tx, 4, {1: (1, 1)}, metric=OTHER)
-    measurements.record(tx, METRIC, minute=minute(5), samples={enterprise(1): Sample(9, 9)})
+    measurements.record(tx, METRIC, window_start=minute(5), samples={enterprise(1): Sample(9, 9)})
 
-    found = read(tx, {1: ENTERED, 2: minute(1)}, (3,), minutes={METRIC: 3})
+    found = read(tx, {1: ENTERED, 2: minute(1)}, (3,), windows={METRIC: 3})
 
-    assert found.metrics[METRIC].minutes == (Sample(20, 3), Sample(0, 0), Sample(5, 5))
-    assert found.metrics[OTHER].minutes == ()
+    assert found.metrics[METRIC].windows == (Sample(20, 3), Sample(0, 0), Sample(5, 5))
+    assert found.metrics[OTHER].windows == ()
 
 
 def test_readings__who_is_in_both_arms__is_counted(tx: Transaction) -> None:
@@ -202,7 +202,7 @@ def test_record__in_whatever_order_and_however_often__is_the_same(tx: Transactio
     for number, each, sample in events:
         record(tx, number, {each: (sample.count, sample.bad)})
 
-    reading = read(tx, dict.fromkeys(range(8), minute(2)), minutes={METRIC: 4}).metrics[METRIC]
+    reading = read(tx, dict.fromkeys(range(8), minute(2)), windows={METRIC: 4}).metrics[METRIC]
 
     sums: dict[int, Sample] = {}
     for (number, each), sample in last.items():
@@ -213,7 +213,7 @@ def test_record__in_whatever_order_and_however_often__is_the_same(tx: Transactio
     assert reading.treatment.n == expected.n
     assert reading.treatment.mean == pytest.approx(expected.mean)
     assert reading.treatment.variance == pytest.approx(expected.variance)
-    assert [each.count for each in reading.minutes] == [
+    assert [each.count for each in reading.windows] == [
         sum(sample.count for (number, _), sample in last.items() if number == slot) for slot in range(2, 6)
     ]
 
@@ -238,10 +238,10 @@ def test_prune__removes_what_is_old_and_changes_no_reading(database: TemporaryDa
         for moment in sorted(moments):
             for metric in (METRIC, OTHER):
                 told = {enterprise(each): Sample(10, moment.minute % (each + 2)) for each in range(3)}
-                measurements.record(tx, metric, through=now, minute=moment, samples=told)
+                measurements.record(tx, metric, through=now, window_start=moment, samples=told)
         lone = {enterprise(9): Sample(1, 0)}
-        measurements.record(tx, OTHER, minute=horizon - timedelta(minutes=20), samples=lone)
-        measurements.record(tx, METRIC, minute=horizon - timedelta(minutes=15), samples=lone)
+        measurements.record(tx, OTHER, window_start=horizon - timedelta(minutes=20), samples=lone)
+        measurements.record(tx, METRIC, window_start=horizon - timedelta(minutes=15), samples=lone)
 
         def seen() -> list[Readings]:
             entered = (ENTERED, now - timedelta(days=29), now - timedelta(days=40))
