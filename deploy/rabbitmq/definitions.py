@@ -10,7 +10,7 @@ user           configure  write                                                 
 <service>                 the events', dead letters' and delays' exchanges, with keys   its handlers' queues
                           that begin with its name
 gateway        its own    its own queues (binding needs it)                             its own queues; events by
-               queues                                                                   the key of snapshots
+               queues                                                                   the keys of the two streams
 administrator  all        all                                                           all
 =============  =========  ============================================================  ===========================
 """
