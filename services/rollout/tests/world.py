@@ -15,7 +15,9 @@ from numerator.events.v1 import rollout_pb2 as events
 from numerator.rollout.v1 import (
     admissions_pb2,
     admissions_pb2_grpc,
+    audit_pb2,
     audit_pb2_grpc,
+    changes_pb2,
     changes_pb2_grpc,
     flags_pb2_grpc,
     rollout_pb2_grpc,
@@ -55,7 +57,8 @@ def enterprise(number: int) -> str:
 
 
 OTHER = Principal("OPERATOR", "operators/other")
-"""Another one of the platform's staff than `operator()`."""
+THIRD = Principal("OPERATOR", "operators/third")
+"""Others of the platform's staff than `operator()`."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,16 @@ class World:
         """The newest snapshot's document."""
         document: dict[str, Any] = json.loads(zlib.decompress(self.snapshot().document))
         return document
+
+    def changes(self, name: str = EDITION) -> list[changes_pb2.ChangeRequest]:
+        """A rollout's change requests, newest first."""
+        request = changes_pb2.ListChangeRequestsRequest(parent=name, page_size=500)
+        return list(self.as_(operator()).changes.ListChangeRequests(request).change_requests)
+
+    def audit(self, name: str = "") -> list[audit_pb2.AuditEvent]:
+        """What was written down, newest first: all, or what concerns a rollout."""
+        request = audit_pb2.ListAuditEventsRequest(rollout=name, page_size=500)
+        return list(self.as_(operator()).audit.ListAuditEvents(request).events)
 
     def told(self, kind: type[Message]) -> list[Any]:
         """The events of a class, oldest first."""
