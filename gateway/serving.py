@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, lru_cache
+from sys import intern
 from threading import Lock
 from typing import Any, TypeVar
 
@@ -79,6 +80,12 @@ class _Document(_Part):
     next_steps: dict[str, str]
 
 
+@lru_cache(maxsize=1_000)
+def _in_context(state: str, stage: str) -> dict[str, str]:
+    """An admission as rules see it. Shared: nobody changes it."""
+    return {"state": state, "stage": stage}
+
+
 class Snapshot:
     """
     Flags and stages at one version. Immutable.
@@ -86,7 +93,8 @@ class Snapshot:
     Attributes:
         version, sha256: of the document; 0 and "" before the first.
         flags: by key.
-        rollouts: by the keys of their flags.
+        rollouts: by the keys of their flags; `rollout_names` are theirs.
+        outside: the admissions of an enterprise that has no record, by rollout, as rules see them.
         envelope: the document as it came.
     """
 
@@ -107,6 +115,8 @@ class Snapshot:
         self.envelope = envelope
         self.flags: Mapping[str, Flag] = flags
         self.rollouts: Mapping[str, RolloutStage] = document.rollouts
+        self.rollout_names = {flag: each.rollout for flag, each in document.rollouts.items()}
+        self.outside = {name: _in_context("NONE", "") for name in self.rollout_names.values()}
         self._buckets = document.buckets
         self._next_steps = document.next_steps
 
@@ -174,19 +184,9 @@ class Enterprise:
 
 
 _UNKNOWN = Enterprise(verified=False, attributes={})
+_NO_RECORDS: Mapping[str, Admission] = {}
 # Of most records thousands are alike.
 _shared = lru_cache(maxsize=1_000)(Admission)
-
-
-class _OfFlag:
-    """The records of a flag by enterprise, and its waitlist once somebody asks."""
-
-    def __init__(self, records: dict[str, Admission]) -> None:
-        self.records = records
-
-    @cached_property
-    def queue(self) -> list[str]:
-        return sorted(each.queue_key for each in self.records.values() if each.queue_key)
 
 
 class AdmissionTable:
@@ -196,31 +196,47 @@ class AdmissionTable:
         self,
         version: int,
         token: str,
-        flags: Mapping[str, _OfFlag],
-        enterprises: dict[str, Enterprise],
+        records: Mapping[str, Mapping[str, Admission]],
+        enterprises: Mapping[str, Enterprise],
+        queues: Mapping[str, list[str]],
     ) -> None:
-        """The token tells apart two histories that have the same version, as after a restored backup."""
+        """
+        Args:
+            version: of the admissions.
+            token: tells apart two histories that have the same version, as after a restored backup.
+            records: by enterprise and flag.
+            enterprises: what is known of them, by name.
+            queues: waitlists by flag, as far as they are known.
+        """
         self.version = version
         self.token = token
-        self._flags = flags
+        self._records = records
         self._enterprises = enterprises
+        self._queues = dict(queues)
 
     @property
     def key(self) -> tuple[int, str]:
         """Version and token."""
         return self.version, self.token
 
+    def records(self, enterprise: str) -> Mapping[str, Admission]:
+        """The records of an enterprise, by flag."""
+        return self._records.get(enterprise, _NO_RECORDS)
+
     def record(self, flag: str, enterprise: str) -> Admission | None:
         """The record, if there is one."""
-        of_flag = self._flags.get(flag)
-        return of_flag.records.get(enterprise) if of_flag else None
+        return self.records(enterprise).get(flag)
 
     def position(self, flag: str, enterprise: str) -> int:
         """The enterprise's place on the waitlist of the flag, from 1; 0 when it does not wait for a place."""
         record = self.record(flag, enterprise)
         if record is None or not record.queue_key:
             return 0
-        return bisect_left(self._flags[flag].queue, record.queue_key) + 1
+        queue = self._queues.get(flag)
+        if queue is None:
+            waiting = (records.get(flag) for records in self._records.values())
+            queue = self._queues[flag] = sorted(each.queue_key for each in waiting if each and each.queue_key)
+        return bisect_left(queue, record.queue_key) + 1
 
     def enterprise(self, name: str) -> Enterprise:
         """What is known of an enterprise; of one that nobody has told of: not verified, without attributes."""
@@ -239,22 +255,24 @@ class AdmissionTable:
         enterprises: Iterable[pb.EnterpriseRecord],
     ) -> "AdmissionTable":
         """The table at another version. What did not change is shared with this one."""
-        flags = dict(self._flags)
+        after = dict(self._records)
         copied: dict[str, dict[str, Admission]] = {}
+        flags = set()
         for each in records:
-            of_flag = copied.get(each.flag)
-            if of_flag is None:
-                before = flags.get(each.flag)
-                of_flag = copied[each.flag] = dict(before.records) if before else {}
-                flags[each.flag] = _OfFlag(of_flag)
+            enterprise, flag, queue_key = each.enterprise, intern(each.flag), each.queue_key
+            mine = copied.get(enterprise)
+            if mine is None:
+                mine = copied[enterprise] = after[enterprise] = dict(self.records(enterprise))
+            flags.add(flag)
             if each.state in _NO_RECORD:
-                of_flag.pop(each.enterprise, None)
+                mine.pop(flag, None)
             else:
-                make = Admission if each.queue_key else _shared
-                of_flag[each.enterprise] = make(each.state, each.stage, each.reason, each.queue_key)
+                make = Admission if queue_key else _shared
+                mine[flag] = make(each.state, each.stage, each.reason, queue_key)
         known = self._enterprises
         told = {each.enterprise: Enterprise(each.verified, dict(each.attributes)) for each in enterprises}
-        return AdmissionTable(version, token, flags, {**known, **told} if told else known)
+        queues = {flag: queue for flag, queue in self._queues.copy().items() if flag not in flags}
+        return AdmissionTable(version, token, after, {**known, **told} if told else known, queues)
 
     def all(self) -> pb.GetAdmissionsResponse:
         """Everything, as the rollout service would tell it to somebody who knows nothing."""
@@ -271,8 +289,8 @@ class AdmissionTable:
                     reason=each.reason,
                     queue_key=each.queue_key,
                 )
-                for flag, of_flag in self._flags.items()
-                for enterprise, each in of_flag.records.items()
+                for enterprise, records in self._records.items()
+                for flag, each in records.items()
             ],
             enterprises=[
                 pb.EnterpriseRecord(enterprise=name, verified=each.verified, attributes=each.attributes)
@@ -281,7 +299,7 @@ class AdmissionTable:
         )
 
 
-NO_ADMISSIONS = AdmissionTable(0, "", {}, {})
+NO_ADMISSIONS = AdmissionTable(0, "", {}, {}, {})
 """What the rollout service serves before the first record."""
 
 
@@ -350,12 +368,11 @@ class Serving:
     def context_of(self, enterprise: str) -> EvaluationContext:
         """What a rule can ask for. Every rollout is in it, so that a rule meets no null that it could misread."""
         known = self.admissions.enterprise(enterprise)
-        record = self.admissions.record
-        admissions = {}
-        for flag, rollout in self.snapshot.rollouts.items():
-            admission = record(flag, enterprise)
-            state, stage = (admission.state, admission.stage) if admission else ("NONE", "")
-            admissions[rollout.rollout] = {"state": state, "stage": stage}
+        admissions = dict(self.snapshot.outside)
+        names = self.snapshot.rollout_names
+        for flag, record in self.admissions.records(enterprise).items():
+            if name := names.get(flag):
+                admissions[name] = _in_context(record.state, record.stage)
         return EvaluationContext(
             enterprise,
             {
