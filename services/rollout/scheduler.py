@@ -74,7 +74,8 @@ def _is_time_to_look(tx: Transaction, rollout: Rollout, look_every: timedelta) -
 
 def look(tx: Transaction, rollout: Rollout) -> Rollout:
     """Look at what is measured, keep what was found, and do what the plan says about it."""
-    analysis = _analyse(tx, rollout)
+    before = measurements.page_analyses(tx, rollout.name, limit=1)
+    analysis = analyse(tx, rollout)
     measurements.save_analysis(tx, rollout.name, rollout.stage, analysis)
     tx.append_change(usecases.ROLLOUTS, rollout.name, {})
     running = rollout.state is RolloutState.RUNNING
@@ -84,12 +85,14 @@ def look(tx: Transaction, rollout: Rollout) -> Rollout:
     if analysis.action is Action.PAUSE and running:
         _log.warning("rollout.paused", rollout=rollout.name, reason=analysis.reason)
         return usecases.pause(tx, rollout.name, "", GUARDRAIL, analysis.reason, cause=analysis.cause)
-    if analysis.action is Action.WARN:
+    warned_before = before and before[0].analysis.action is Action.WARN
+    if analysis.action is Action.WARN and not warned_before:
         _log.warning("rollout.guardrail_warned", rollout=rollout.name, reason=analysis.reason)
     return rollout
 
 
-def _analyse(tx: Transaction, rollout: Rollout) -> Analysis:
+def analyse(tx: Transaction, rollout: Rollout) -> Analysis:
+    """What the guardrails say of the rollout's stage now. Stores nothing, and does nothing about it."""
     plan, entered = rollout.plan, rollout.stage_time or tx.now
     known, _ = store.records(tx, rollout)
     treated = {

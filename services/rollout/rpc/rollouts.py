@@ -13,7 +13,7 @@ from services.chassis.database import PLATFORM, Transaction
 from services.chassis.errors import invalid
 from services.chassis.rpc.call import current_call
 from services.chassis.timestamps import stamp
-from services.rollout import measurements, plan, store, usecases
+from services.rollout import measurements, plan, scheduler, store, usecases
 from services.rollout.model import Reason, Record, Rollout
 from services.rollout.rpc import Servicer, actor, convert, page
 
@@ -104,6 +104,16 @@ class RolloutServicer(Servicer, pb_grpc.RolloutServiceServicer):
             )
 
         return self.read(find)
+
+    def PreviewAnalysis(
+        self, request: pb.PreviewAnalysisRequest, context: grpc.ServicerContext
+    ) -> pb.Analysis:
+        def preview(tx: Transaction) -> pb.Analysis:
+            rollout = usecases.get_rollout(tx, request.name)
+            found = scheduler.analyse(tx, rollout)
+            return convert.analysis(measurements.KeptAnalysis(0, rollout.stage, tx.now, found))
+
+        return self.read(preview)
 
     def WatchRollout(
         self, request: pb.WatchRolloutRequest, context: grpc.ServicerContext

@@ -1,6 +1,7 @@
 """`ServingService` for gateways, and `FlagService` for operators."""
 
 import json
+import zlib
 
 import grpc
 from numerator.rollout.v1 import flags_pb2, flags_pb2_grpc
@@ -46,6 +47,20 @@ class ServingServicer(Servicer, pb_grpc.ServingServiceServicer):
             return pb.ReportReplicaResponse(replica_count=serving.save_replica(tx, request))
 
         return self.read(report)
+
+    def ShowSnapshot(
+        self, request: pb.ShowSnapshotRequest, context: grpc.ServicerContext
+    ) -> pb.ShowSnapshotResponse:
+        def show(tx: Transaction) -> pb.ShowSnapshotResponse:
+            version, sha256, packed = serving.get_snapshot(tx) or (0, "", b"")
+            return pb.ShowSnapshotResponse(
+                version=version,
+                sha256=sha256,
+                document=zlib.decompress(packed).decode() if packed else "",
+                admissions_version=serving.admissions_version(tx).number,
+            )
+
+        return self.read(show)
 
     def ListReplicas(self, request: pb.ListReplicasRequest, context: grpc.ServicerContext) -> pb.Convergence:
         return self.read(serving.convergence)
