@@ -52,7 +52,7 @@ def start(environment):
 
 
 def test_process__serves_measures_and_ends(environment, tmp_path):
-    """It serves every service's routes, shows metrics, keeps the snapshot, and ends cleanly on SIGTERM."""
+    """It serves every service's routes, shows metrics, keeps what it serves, and ends cleanly on SIGTERM."""
     url = f"http://{environment['GATEWAY_LISTEN']}"
     process = start(environment)
     try:
@@ -75,8 +75,9 @@ def test_process__serves_measures_and_ends(environment, tmp_path):
     assert process.returncode == 0, output
     assert "/v1/enterprises" in paths
     assert "http_server_request_duration_seconds_bucket" in metrics
-    assert "numerator_gateway_snapshot_version" in metrics
-    assert (tmp_path / "snapshot").exists()
+    assert "numerator_gateway_snapshot_version 1.0" in metrics
+    assert "numerator_gateway_admissions_version 1.0" in metrics
+    assert {path.name for path in tmp_path.glob("snapshot*")} == {"snapshot", "snapshot.admissions"}
     assert "Traceback" not in output
 
 
