@@ -146,16 +146,15 @@ class Admissions:
 
 
 def _reason(record: Admission | None, rollout: RolloutStage | None, why: str | None) -> str:
-    """Why an enterprise is not in."""
-    if rollout and rollout.killed:
-        return "EDITION_KILLED"
+    """Why an enterprise is not in: what it can do something about comes before what it cannot."""
     if why == Reason.STALE:
         return _STALE
     if record is None:
         return "NOT_ON_THE_LIST"
     if record.state != ACTIVE:
         return record.reason
-    return "EDITION_KILLED" if why == Reason.DISABLED else "PREREQUISITE_OFF"
+    killed = why == Reason.DISABLED or (rollout and rollout.killed)
+    return "EDITION_KILLED" if killed else "PREREQUISITE_OFF"
 
 
 def _count(outcome: str, reason: str) -> None:

@@ -33,6 +33,7 @@ from services.chassis.testing.measures import counted
 IN = "enterprises/in"
 X = "enterprises/x"
 REQUIRES = {"if": [{"and": [ACTIVE_ONLY["if"][0], {"==": [{"var": "verified"}, True]}]}, "on", "off"]}
+KILLED = {"rule": flag(state="DISABLED"), "rollouts": {FLAG: rollout(killed=True)}}
 
 
 def admissions(tree=None, *records, **more) -> Admissions:
@@ -84,12 +85,9 @@ def test_require__waitlisted_says_why_and_what_next():
         ({}, [], "NOT_ON_THE_LIST"),
         ({}, [record("SUSPENDED", X, reason="ELIGIBILITY_LOST")], "ELIGIBILITY_LOST"),
         ({}, [record("SOMETHING_NEW", X, reason="SOME_REASON")], "SOME_REASON"),
-        (
-            {"rule": flag(state="DISABLED"), "rollouts": {FLAG: rollout(killed=True)}},
-            [record("ACTIVE", X)],
-            "EDITION_KILLED",
-        ),
-        ({"rule": flag(state="DISABLED"), "rollouts": {FLAG: rollout(killed=True)}}, [], "EDITION_KILLED"),
+        (KILLED, [record("ACTIVE", X)], "EDITION_KILLED"),
+        (KILLED, [], "NOT_ON_THE_LIST"),
+        (KILLED, [record("WAITLISTED", X, reason="NOT_VERIFIED")], "NOT_VERIFIED"),
         ({"rollouts": {FLAG: rollout(killed=True)}}, [record("ACTIVE", X)], "EDITION_KILLED"),
         ({"rule": flag(state="DISABLED")}, [record("ACTIVE", X)], "EDITION_KILLED"),
         ({"rule": flag(REQUIRES)}, [record("ACTIVE", X)], "PREREQUISITE_OFF"),
@@ -97,7 +95,7 @@ def test_require__waitlisted_says_why_and_what_next():
     ],
 )
 def test_require__reasons(tree, records, reason):
-    """Killed beats all, then the record says why; a record that is ACTIVE is held up by something else."""
+    """The record says why, and what can be done; one that is ACTIVE is held up by something else."""
     problem = refusal(admissions(document(**tree), *records))
 
     assert problem.metadata["reason"] == problem.extensions["admission"]["reason"] == reason
