@@ -96,7 +96,13 @@ class Session:
             typer.echo(json.dumps(answer, ensure_ascii=False) if compact else _dump(answer))
             return
         for each in show(answer):
-            self.console.print(each)
+            if self.console.is_terminal:
+                self.console.print(each)
+                continue
+            with self.console.capture() as captured:
+                self.console.print(each)
+            # Tables pad their last column, which is of use on a screen only.
+            typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
     @cached_property
     def console(self) -> "Console":

@@ -5,6 +5,7 @@ typer reads the variables, so `--help` names them. pydantic-settings, which serv
 kill, which is to be over at all gateways within one.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-_ROOT = Path(__file__).parents[2]
+_LOCAL_SECRETS = Path(__file__).parents[2] / ".local/run/secrets"
 _ACCESS = "Where, and as whom"
 _URL = re.compile(r"https?://(\[[0-9a-fA-F:]+\]|[^\s/:@\[\]]+)(:\d{1,5})?(/[^\s?#]*)?")
 
@@ -31,7 +32,6 @@ class Settings:
     The options of every command; each field's annotation is its option. Those in `WRITING` belong to commands that write.
 
     Attributes:
-        secret_file: a path in which `{client}` stands for the client's id.
         timeout: seconds.
         request_id: empty for one that is made up.
     """
@@ -69,15 +69,15 @@ class Settings:
         ),
     ] = "operator"
     secret_file: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             envvar="NUMERATOR_CLIENT_SECRET_FILE",
             metavar="PATH",
-            help="The file with the client's secret; {client} stands for its id.",
+            help="Holds the client's secret, or secrets by client as JSON.",
             show_default="the local platform's",
             rich_help_panel=_ACCESS,
         ),
-    ] = _ROOT / ".local/run/secrets/{client}-client-secret"
+    ] = None
     timeout: Annotated[
         float,
         typer.Option(
@@ -110,17 +110,24 @@ class Settings:
         if self.secret:
             return self.secret
         try:
-            return self._secret_path.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise typer.BadParameter(
-                f"no secret for the client {self.client}: {self._secret_path}: {why}. Set NUMERATOR_CLIENT_SECRET_FILE or "
-                "NUMERATOR_CLIENT_SECRET; on a platform of your own, make up makes one"
-            ) from None
+            text = self._secret_path.read_text().strip()
+            return str(json.loads(text)[self.client]) if text.startswith("{") else text
+        except OSError as error:
+            why = error.strerror
+        except KeyError:
+            why = "it holds those of others"
+        except ValueError:
+            why = "it is neither a secret nor JSON"
+        raise typer.BadParameter(
+            f"no secret for the client {self.client}: {self._secret_path}: {why}. Set NUMERATOR_CLIENT_SECRET_FILE or "
+            "NUMERATOR_CLIENT_SECRET; for a platform of your own, make up makes them"
+        )
 
     @property
     def _secret_path(self) -> Path:
-        return Path(str(self.secret_file).replace("{client}", self.client)).expanduser()
+        if self.secret_file:
+            return self.secret_file.expanduser()
+        return _LOCAL_SECRETS / ("operator-client-secret" if self.client == "operator" else "operators")
 
 
 WRITING = frozenset({"request_id", "dry_run"})

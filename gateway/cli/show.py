@@ -20,6 +20,7 @@ _COLOURS = {
 }  # fmt: skip
 _UNSET = "STATE_UNSPECIFIED"
 _NOTHING = frozenset({"", "none"})
+_LONG = 80
 
 
 # Rollouts
@@ -119,14 +120,22 @@ def analysis(answer: Json) -> Iterator[RenderableType]:
                     each["metric"],
                     each["kind"] + (", dry run" if each["dryRun"] else ""),
                     _coloured(each["outcome"]),
-                    f"{each['treatment']:.2%}",
-                    f"{each['control']:.2%}" if each["controlCount"] else "-",
+                    _rate(each["treatment"]) if _judged(each) else "-",
+                    _rate(each["control"]) if each["controlCount"] else "-",
                     f"{each['treatedCount']}/{each['controlCount']}",
-                    each["reason"],
+                    each["reason"].removeprefix(f"{each['metric']}: "),
                 )
                 for each in answer["verdicts"]
             ),
         )
+
+
+def _judged(verdict: Json) -> bool:
+    return verdict["outcome"] not in {"WAITING", "NO_DATA"}
+
+
+def _rate(value: float | str) -> str:
+    return f"{float(value):.2%}"  # JSON has NaN as a text
 
 
 def analyses(answer: Json) -> Iterator[RenderableType]:
@@ -156,14 +165,13 @@ def applied(answer: Json) -> Iterator[RenderableType]:
     """What applying a plan has done."""
     yield from differences(answer)
     version = f"plan version {answer['rollout']['planVersion']} is in force"
-    yield Text.assemble(
-        headline(answer["rollout"]), "  ", version if answer["differences"] else "nothing to change"
-    )
+    done = "made" if answer["created"] else version if answer["differences"] else "nothing to change"
+    yield Text.assemble(headline(answer["rollout"]), f"  {done}")
 
 
 def differences(answer: Json) -> Iterator[RenderableType]:
-    """What a plan changes, one a line."""
-    for each in answer["differences"]:
+    """What a plan changes, one a line; of a new rollout that is everything, and nothing is told."""
+    for each in answer["differences"] if not answer["created"] else ():
         if each["before"] in _NOTHING:
             yield Text(f"+ {each['path']}: {each['after']}", "green")
         elif each["after"] in _NOTHING:
@@ -432,12 +440,26 @@ def events(answer: Json) -> Iterator[RenderableType]:
         (
             (
                 each["sequence"], ago(each["time"]), each["actor"], each["cause"],
-                " ".join(brief(name) for name in (each["rollout"], each["enterprise"]) if name) or "-", each["detail"],
+                " ".join(brief(name) for name in (each["rollout"], each["enterprise"]) if name) or "-",
+                _detail(json.loads(each["detail"] or "{}")),
             )
             for each in answer["events"]
         ),
         none="nothing was done yet",
     )  # fmt: skip
+
+
+def _detail(detail: Json) -> str:
+    """Why, and what changed, of an audit event, cut where it is long; -o json has it all."""
+    changed = [
+        f"{each['path'].lstrip('/')}: {each.get('before', 'none')} -> {each.get('value', 'none')}"
+        for each in detail.get("changed", [])
+    ]
+    rest = [
+        f"{key}: {value}" for key, value in detail.items() if key != "reason" and isinstance(value, str | int)
+    ]
+    parts = [detail.get("reason", ""), *changed, *detail.get("differences", []), *rest]
+    return "; ".join(part if len(part) <= _LONG else f"{part[:_LONG]}…" for part in parts if part)
 
 
 def verification(answer: Json) -> Iterator[RenderableType]:
@@ -447,7 +469,7 @@ def verification(answer: Json) -> Iterator[RenderableType]:
     verdict = (
         _coloured("PASS", "as it was written") if answer["ok"] else _coloured("FAIL", "NOT as it was written")
     )
-    counts = f"{answer['checkedCount']} events computed anew, {answer['anchoredCount']} anchors compared"
+    counts = f"{_some(int(answer['checkedCount']), 'event')} computed anew, {answer['anchoredCount']} anchors compared"
     yield Text.assemble("the trail is ", verdict, f": {counts}, head {answer['head'][:12] or '-'}")
 
 

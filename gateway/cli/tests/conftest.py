@@ -1,5 +1,6 @@
 """The command line before a real gateway process, with made-up services behind it."""
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -85,26 +86,28 @@ def running(tmp_path_factory):
         )
     server.start()
     port, metrics = free_ports(2)
+    url = f"http://127.0.0.1:{port}"
     names = {
         each.package.split(".")[1]
         for each in stub_files()
         if each.services_by_name and "gatewaytest" not in each.package
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gateway"],
-        cwd=ROOT,
-        env={
-            "GATEWAY_LISTEN": f"127.0.0.1:{port}",
-            "GATEWAY_METRICS_PORT": str(metrics),
-            "GATEWAY_PRIVATE_KEY_FILE": str(private),
-            "GATEWAY_LOGIN_RATE": "1000",
-            "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/",
-            **{f"GATEWAY_SERVICES__{name.upper()}": f"127.0.0.1:{server.port}" for name in names},
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    url = f"http://127.0.0.1:{port}"
+    # A file, because a pipe that nobody reads would stop it.
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gateway"],
+            cwd=ROOT,
+            env={
+                "GATEWAY_LISTEN": f"127.0.0.1:{port}",
+                "GATEWAY_METRICS_PORT": str(metrics),
+                "GATEWAY_PRIVATE_KEY_FILE": str(private),
+                "GATEWAY_LOGIN_RATE": "1000",
+                "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/",
+                **{f"GATEWAY_SERVICES__{name.upper()}": f"127.0.0.1:{server.port}" for name in names},
+            },
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
     def answers() -> bool:
         try:
@@ -117,7 +120,7 @@ def running(tmp_path_factory):
         yield Platform(url, accounts, rollouts)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.wait(timeout=20)
         server.stop(0)
 
 
@@ -132,11 +135,10 @@ def platform(running):
 @pytest.fixture
 def environment(platform, tmp_path):
     """The variables of an operator: secrets of both clients, and a cache of its own."""
-    for client, secret in SECRETS.items():
-        (tmp_path / f"{client}-client-secret").write_text(secret + "\n")
+    (tmp_path / "secrets").write_text(json.dumps(SECRETS))
     return {
         "NUMERATOR_URL": platform.url,
-        "NUMERATOR_CLIENT_SECRET_FILE": str(tmp_path / "{client}-client-secret"),
+        "NUMERATOR_CLIENT_SECRET_FILE": str(tmp_path / "secrets"),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "COLUMNS": "200",
     }
@@ -151,8 +153,6 @@ def numerator(environment):
             application(*arguments[:1]), arguments, env={**environment, **more}, prog_name="numerator"
         )
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-        # The padding of tables says nothing.
-        stdout = "".join(line.rstrip() + "\n" for line in result.stdout.splitlines())
-        return SimpleNamespace(exit_code=result.exit_code, stdout=stdout, stderr=result.stderr)
+        return SimpleNamespace(exit_code=result.exit_code, stdout=result.stdout, stderr=result.stderr)
 
     return run

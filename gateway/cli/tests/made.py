@@ -81,7 +81,7 @@ def status(**more) -> rollout_pb2.RolloutStatus:
             treated_count=41, control_count=38, reason="at least 0.4 points better or worse",
         ),
         rollout_pb2.Verdict(
-            metric="binding.success_rate", kind="SIGNAL", outcome="NO_DATA", dry_run=True, reason="nobody bound an account",
+            metric="binding.success_rate", kind="SIGNAL", outcome="NO_DATA", dry_run=True, reason="binding.success_rate: nobody bound an account",
         ),
     ]  # fmt: skip
     fields = {

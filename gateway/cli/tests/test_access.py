@@ -107,12 +107,35 @@ def test_secret__may_come_by_the_environment(numerator, platform):
     )
 
 
-def test_secret__that_is_not_there_is_a_wrong_call(numerator, platform, tmp_path):
-    """The message names the file and the variables."""
-    result = numerator("replicas", "--as", "nobody", COLUMNS="500")
+def test_secret__may_be_a_file_of_its_own(numerator, platform, tmp_path):
+    """A file may hold the secret alone, as mounted secrets do."""
+    (tmp_path / "mounted").write_text("s3cret of the reviewer\n")
+    platform.rollouts.answers["ListReplicas"] = serving_pb2.Convergence()
+
+    assert (
+        numerator("replicas", "--as", "reviewer", "--secret-file", str(tmp_path / "mounted")).exit_code == 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        (b'{"reviewer": "s"}', "it holds those of others"),
+        (b"{", "it is neither a secret nor JSON"),
+        (b"\xff", "it is neither a secret nor JSON"),
+    ],
+)
+def test_secret__that_is_not_there_is_a_wrong_call(numerator, platform, tmp_path, content, why):
+    """The message names the client, the file and what is wrong with it, and no secret."""
+    file = tmp_path / "none"
+    if content is not None:
+        file.write_bytes(content)
+
+    result = numerator("replicas", "--secret-file", str(file), COLUMNS="500")
 
     assert result.exit_code == 2
-    assert f"no secret for the client nobody: {tmp_path}/nobody-client-secret: No such file" in result.stderr
+    assert f"no secret for the client operator: {file}: {why}." in result.stderr
     assert platform.accounts.logins == []
 
 

@@ -80,25 +80,41 @@ def test_flags__are_listed_and_deleted(numerator, platform):
 
 
 def test_audit__lists_the_newest(numerator, platform):
-    """Who did what to what, as many as were asked for, of one rollout."""
+    """Who did what to what and why, as many as were asked for, of one rollout."""
+    moved = {"path": "/stage", "op": "replace", "before": "2-invited", "value": "3-early"}
+    details = {
+        "admission.granted": {"reason": "they asked"},
+        "rollout.advanced": {
+            "changed": [moved],
+            "reason": "calm",
+            "skip_hold": True,
+            "entered": ["enterprises/a"],
+        },
+        "plan.changed": {"differences": ["stages[1].percent: 5% -> 10%", "x" * 100]},
+        "rollout.resumed": {},
+    }
     platform.rollouts.answers["ListAuditEvents"] = audit_pb2.ListAuditEventsResponse(
         events=[
             audit_pb2.AuditEvent(
-                sequence=1204, time=made.ago(minutes=9), actor="clients/operator", cause="admission.granted",
-                rollout=made.EDITION, enterprise="enterprises/tianshan", detail='{"reason": "they asked"}',
+                sequence=1204, time=made.ago(minutes=9), actor="clients/operator", cause=cause, rollout=made.EDITION,
+                enterprise="enterprises/tianshan" if cause.startswith("admission") else "", detail=json.dumps(detail),
             )
+            for cause, detail in details.items()
         ],
         next_page_token="more",
     )  # fmt: skip
 
-    result = numerator("audit", "list", "--rollout", "enterprise-edition", "--limit", "1")
+    result = numerator("audit", "list", "--rollout", "enterprise-edition", "--limit", "4")
 
-    assert result.stdout == text("""
+    assert result.stdout == text(f"""
         number  when    who               what               of                           detail
-        1204    9m ago  clients/operator  admission.granted  enterprise-edition tianshan  {"reason": "they asked"}
+        1204    9m ago  clients/operator  admission.granted  enterprise-edition tianshan  they asked
+        1204    9m ago  clients/operator  rollout.advanced   enterprise-edition           calm; stage: 2-invited -> 3-early; skip_hold: True
+        1204    9m ago  clients/operator  plan.changed       enterprise-edition           stages[1].percent: 5% -> 10%; {"x" * 80}…
+        1204    9m ago  clients/operator  rollout.resumed    enterprise-edition
     """)
     assert [(each.rollout, each.page_size) for each in platform.rollouts.asked("ListAuditEvents")] == [
-        (made.EDITION, 1)
+        (made.EDITION, 4)
     ]
 
 

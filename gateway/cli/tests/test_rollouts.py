@@ -127,7 +127,7 @@ def test_apply__puts_a_plan_in_force(numerator, platform, plan):
 def test_apply__dry_only_compares(numerator, platform, plan):
     """A dry run has the platform check and compare, and change nothing."""
     platform.rollouts.answers["ApplyPlan"] = pb.ApplyPlanResponse(
-        rollout=made.rollout(state="DRAFT"), created=True
+        rollout=made.rollout(state="DRAFT"), created=True, differences=DIFFERENCES
     )
 
     result = numerator("rollout", "apply", str(plan), "--dry-run")
@@ -240,7 +240,7 @@ def test_status__tells_all_that_matters(numerator, platform):
         analysis  PASS, 1m ago: nothing got worse
         metric                kind             verdict  in     control  of     why
         publish.error_rate    GUARDRAIL        PASS     0.42%  0.31%    41/38  at least 0.4 points better or worse
-        binding.success_rate  SIGNAL, dry run  NO_DATA  0.00%  -        0/0    nobody bound an account
+        binding.success_rate  SIGNAL, dry run  NO_DATA  -      -        0/0    nobody bound an account
     """)
 
 
