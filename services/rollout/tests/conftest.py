@@ -26,7 +26,8 @@ def serve(
             offers = [Offer(*each) for each in servicers(database, tmp_path / "anchors")]
             audit.anchor_to(tmp_path / "anchors")
             stack.callback(audit.anchor_to, None)
-            return World(database, clock, stack.enter_context(serving(*offers, **options)))
+            running = stack.enter_context(serving(*offers, **options))
+            return World(database, clock, running, tmp_path / "anchors")
 
         yield start
 

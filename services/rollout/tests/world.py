@@ -3,15 +3,18 @@
 import itertools
 import json
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from google.protobuf.message import Message
 from numerator.events.v1 import rollout_pb2 as events
+from numerator.events.v1.analytics_pb2 import GuardrailMeasured
 from numerator.rollout.v1 import (
     admissions_pb2,
     admissions_pb2_grpc,
@@ -28,11 +31,14 @@ from numerator.rollout.v1 import rollout_pb2 as pb
 
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM
+from services.chassis.messaging.envelope import Event
 from services.chassis.principal import Principal
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.outcomes import field_reasons_of, reason_of, told
-from services.chassis.testing.rpc import RunningServer, gateway, member, operator
+from services.chassis.testing.rpc import RunningServer, gateway, member, operator, shared_keys
 from services.rollout import usecases
+from services.rollout.settings import Settings
+from services.rollout.worker import Worker
 
 EDITION = "rollouts/edition"
 FLAG = "enterprise-beta"
@@ -105,6 +111,7 @@ class World:
     database: TemporaryDatabase
     clock: FixedClock
     running: RunningServer
+    anchors: Path
     _moments: Iterator[int] = field(default_factory=itertools.count)
 
     def as_(self, principal: Principal) -> "Stubs":
@@ -172,6 +179,35 @@ class World:
         """Verify enterprises, one after the other."""
         for number in numbers:
             self.tell(number, verified=True)
+
+    @cached_property
+    def worker(self) -> Worker:
+        """The worker, whose handlers and periodic jobs a test calls itself."""
+        return Worker(
+            Settings(
+                database_url="postgresql://unused",
+                amqp_url="amqp://unused",
+                principal_public_key=shared_keys().public,
+                audit_anchors=self.anchors,
+            )
+        )
+
+    def tick(self, **passed: float) -> None:
+        """So much time passes, as `hours=2`, and then the scheduler does what there is to do."""
+        self.clock.advance(timedelta(**passed))
+        self.worker.move(self.database)
+
+    def measure(self, metric: str, samples: Mapping[int, tuple[int, int]], ago: int = 1) -> None:
+        """Analytics tells what enterprises did, and how often badly, in a minute so many minutes ago."""
+        event = GuardrailMeasured(metric=metric, window_seconds=60)
+        minute = self.clock.now().replace(second=0, microsecond=0)
+        event.window_start.FromDatetime(minute - timedelta(minutes=ago))
+        event.measured_through.FromDatetime(minute - timedelta(minutes=ago - 1))
+        for number, (count, bad) in samples.items():
+            event.samples.add(enterprise=enterprise(number), count=count, bad=bad)
+        with self.database.transaction(PLATFORM) as tx:
+            told = Event("id", "type", metric, None, self.clock.now(), event)
+            self.worker.on_guardrail_measured(tx, told)
 
     def admissions(self, name: str = EDITION) -> list[admissions_pb2.Admission]:
         """A rollout's admissions."""
