@@ -5,7 +5,6 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import grpc
@@ -18,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from numerator.options.v1 import options_pb2
 
 from deploy.local.programs import SERVICES
+from gateway.catalogue import stub_files
 from services.chassis.clock import SystemClock
 from services.chassis.principal import METADATA_KEY, Principal, PrincipalSigner
 from services.chassis.rpc.paths import path_fields
@@ -30,15 +30,15 @@ _DETAILS = "grpc-status-details-bin"
 _DEPTH = 2  # how often a message type may contain itself before we stop to look deeper
 
 
-def _files() -> dict[str, FileDescriptor]:
-    return {name: import_module(f"numerator.{name}.v1.{name}_pb2").DESCRIPTOR for name in SERVICES}
+def _service_of(file: FileDescriptor) -> str:
+    return str(file.package).split(".")[1]
 
 
-FILES = _files()
+FILES = [file for file in stub_files() if _service_of(file) in SERVICES]
 
 PATTERNS = {
     resource.type: resource.pattern[0]
-    for file in FILES.values()
+    for file in FILES
     for message in file.message_types_by_name.values()
     if (resource := message.GetOptions().Extensions[resource_pb2.resource]).type
 }
@@ -84,10 +84,10 @@ class IdField:
 
 def methods() -> Iterator[tuple[str, MethodDescriptor]]:
     """All methods of all services, each with its service's name."""
-    for name, file in FILES.items():
+    for file in FILES:
         for service in file.services_by_name.values():
             for method in service.methods:
-                yield name, method
+                yield _service_of(file), method
 
 
 def callers_of(method: MethodDescriptor) -> set[str]:
@@ -114,8 +114,10 @@ def _walk(
                 yield IdField(here, shape)
         elif field.message_type is not None and not field.message_type.full_name.startswith("google."):
             inner = field.message_type
-            assert not inner.GetOptions().map_entry, f"{field.full_name}: maps are not looked into"
-            if within.count(inner.full_name) < _DEPTH:
+            if inner.GetOptions().map_entry:
+                value = inner.fields_by_name["value"]
+                assert value.message_type is None, f"{field.full_name}: maps of messages are not looked into"
+            elif within.count(inner.full_name) < _DEPTH:
                 yield from _walk(inner, here, (*within, inner.full_name), shapes)
 
 
@@ -129,7 +131,7 @@ def _shape(field: FieldDescriptor, in_path: str | None, own: str) -> str:
         return _starred(PATTERNS[reference.child_type].rsplit("/", 2)[0])
     if field.name == "name" and own:
         return _starred(own)
-    return _starred(_SINGULARS.get(field.name, ""))
+    return _starred(_SINGULARS.get(field.name.removesuffix("s") if field.is_repeated else field.name, ""))
 
 
 def _starred(pattern: str) -> str:

@@ -8,7 +8,7 @@ without a route are called too, and no admission stands in between.
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numerator.options.v1 import options_pb2
 
+from deploy.demo.story import ROLLOUT
 from deploy.local.programs import SERVICES
 from deploy.local.stubs import ROOT
 from services.chassis.ids import new_id
@@ -33,6 +34,7 @@ from tests.world import World
 
 _FLIGHT = {"startTime": "2026-01-01T00:00:00Z", "endTime": "2036-01-01T00:00:00Z"}
 _RULE = {"demographics": {"minAge": 18}}
+_PLAN = "{rollout: x, flag: x, stages: [{ring: x}]}"
 
 BODIES: Mapping[str, Any] = {
     "RegisterEnterprise": {"displayName": "X", "ownerEmail": "x@example.org", "ownerPassword": "long enough, is it not"},
@@ -42,10 +44,26 @@ BODIES: Mapping[str, Any] = {
     "CompleteBinding": {"state": "unknown", "code": "unknown"},
     "AuthenticateMember": {"email": "x@example.org", "password": "x"},
     "AuthenticateClient": {"clientId": "x", "clientSecret": "x"},
-    "CreateRollout": {"rolloutId": "x", "rollout": {"stages": [{"id": "x", "basisPoints": 1}]}},
+    "ApplyPlan": {"plan": _PLAN},
+    "SimulateRollout": {"name": f"rollouts/{ROLLOUT}", "verb": "now"},
+    "JumpRollout": {"stage": "x", "reason": "x"},
     "RollbackRollout": {"reason": "x"},
     "PauseRollout": {"reason": "x"},
     "KillRollout": {"reason": "x"},
+    "ApproveRollout": {"gate": "start"},
+    "AdmitEnterprise": {"name": f"rollouts/{ROLLOUT}", "reason": "x"},
+    "RevokeAdmission": {"name": f"rollouts/{ROLLOUT}", "reason": "x"},
+    "ExplainAdmission": {"name": f"rollouts/{ROLLOUT}"},
+    "SetListEntry": {"parent": f"rollouts/{ROLLOUT}", "entry": {"kind": "ALLOW", "reason": "x"}},
+    "DeleteListEntry": {"parent": f"rollouts/{ROLLOUT}"},
+    "CreateInvitation": {"parent": f"rollouts/{ROLLOUT}"},
+    "SetEnterpriseAttributes": {"attributes": {"plan": "x"}},
+    "ApplyFlags": {"document": "{flags: {x: {percent: 1%}}}"},
+    "CreateChangeRequest": {"changeRequest": {"plan": _PLAN, "reason": "x"}},
+    "EditChangeRequest": {"plan": _PLAN},
+    "ApproveChangeRequest": {"contentHash": "x"},
+    "RejectChangeRequest": {"reason": "x"},
+    "ReportReplica": {"replica": "x", "snapshotVersion": 1, "admissionsVersion": 1},
     "CreatePublication": {"publication": {"text": "X"}},
     "AnswerInteraction": {"text": "X"},
     "CreateAudience": {"audience": {"displayName": "X", "definition": _RULE}},
@@ -62,7 +80,11 @@ BODIES: Mapping[str, Any] = {
     "QueryMetrics": {"metrics": ["reach"]},
     "IngestEngagements": {"body": {"data": "eyJ0eXBlIjoicG9zdCIsInBvc3QiOiJ4IiwidXNlciI6InUxIiwidGltZSI6IjIwMjYtMTEtMDFUMDg6MDA6MDBaIn0K"}},
 }  # fmt: skip
-"""What requests need besides the names of resources, as proto-JSON. That it is enough is shown by the controls."""
+"""
+What requests need besides the names of resources, as proto-JSON.
+
+That it is enough is shown by the controls, for what enterprises may call. The rest is to be refused whatever it says.
+"""
 
 ITEMS: Mapping[str, Any] = {"numerator.publishing.v1.Variant": {"text": "X"}}
 """The same for the items of lists, by type."""
@@ -211,6 +233,7 @@ class _Trial:
                 self._ask(service, method, self._request(method))
             for each in fields:
                 self._try(service, method, each)
+        self._try_invitation()
         self._result.changed = [
             f"{what}: was {was}, is {now}"
             for (what, was), now in zip(before.items(), self._holdings().values(), strict=True)
@@ -239,19 +262,34 @@ class _Trial:
                     self._ask(service, method, self._request(method, at, name))
                     for name in (existing, missing)
                 ]
-                self._result.compared += len(told[0])
                 if (
                     len(at.path) == 1
                     and not _only_reads(method)
                     and any(a.code == "OK" for each in told for a in each)
                 ):
                     self._result.accepted.append(f"{method.name}, {at} = {existing} or {missing}")
-                for kind, one, other in zip(("member", "client"), *told, strict=True):
-                    if one.without(_words(existing)) != other.without(_words(missing)):
-                        self._result.leaks.append(
-                            f"{method.name} as {kind}, {at} = {existing}: {one.code} {one.text}; "
-                            f"{missing}: {other.code} {other.text}"
-                        )
+                self._compare(f"{method.name}, {at}", (existing, missing), told)
+
+    def _try_invitation(self) -> None:
+        """It is nobody's resource and has no name, but it is for one enterprise only."""
+        service, method = next(each for each in methods() if each[1].name == "AcceptInvitation")
+        tokens = (self._victim.invitation, "of nobody")
+        told = [
+            self._ask(service, method, message_factory.GetMessageClass(method.input_type)(token=token))
+            for token in tokens
+        ]
+        if any(answer.code == "OK" for answer in told[0]):
+            self._result.accepted.append(f"{method.name}, another's invitation")
+        self._compare(method.name, tokens, told)
+
+    def _compare(self, what: str, values: tuple[str, str], told: Sequence[Sequence[Answer]]) -> None:
+        """The answers to two values must differ in nothing but the values."""
+        self._result.compared += len(told[0])
+        for kind, one, other in zip(("member", "client"), *told, strict=True):
+            if one.without(_words(values[0])) != other.without(_words(values[1])):
+                self._result.leaks.append(
+                    f"{what} as {kind}, {values[0]}: {one.code} {one.text}; {values[1]}: {other.code} {other.text}"
+                )
 
     def _ask(self, service: str, method: MethodDescriptor, request: Message) -> list[Answer]:
         """The answers to the intruder, as a member and as an app; none may hold more of the victim's than was sent."""
@@ -308,6 +346,8 @@ class _Trial:
         json_format.ParseDict(BODIES.get(method.name, {}), request)
         if method.name == "CreateMember":
             request.email = f"{new_id()}@example.org"
+        if method.name == "AcceptInvitation":
+            request.token = self._intruder.invitation
         if method.name == "StartBinding":
             request.server = self._server
         for each in id_fields(method):

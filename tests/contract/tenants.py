@@ -36,12 +36,14 @@ class Tenant:
         mark: stands in every text that it has, and nowhere else.
         enterprise: its name.
         owner: a member who may do everything.
+        invitation: the token of one that it has not accepted.
         names: of all that it has, by shape, as `enterprises/*/accounts/*`; the most usable first.
     """
 
     mark: str
     enterprise: str
     owner: Gateway
+    invitation: str
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def has(self, name: str) -> str:
@@ -53,7 +55,7 @@ class Tenant:
     def words(self) -> set[str]:
         """What nobody else may see: its texts, and the ids of all that it has."""
         ids = {part for names in self.names.values() for name in names for part in name.split("/")[1::2]}
-        return {self.mark, *ids}
+        return {self.mark, self.invitation, *ids}
 
 
 def shape_of(name: str) -> str:
@@ -107,7 +109,10 @@ def _register(world: World) -> Tenant:
         "/v1/enterprises", {"displayName": f"Company {mark}", "ownerEmail": email, "ownerPassword": PASSWORD}
     )
     owner = public.login(email, PASSWORD)
-    tenant = Tenant(mark, created["name"], owner)
+    invited = world.story.operator.post(
+        f"/v1/rollouts/{ROLLOUT}/invitations", {"enterprise": created["name"], "note": mark}
+    )
+    tenant = Tenant(mark, created["name"], owner, invited["token"])
     tenant.has(created["name"])
     owner.post(f"/v1/{tenant.enterprise}:requestVerification", {"note": mark})
     world.story.operator.post(f"/v1/{tenant.enterprise}:verify", {"note": mark})
