@@ -1,11 +1,11 @@
 """Plans, rollouts and enterprises for the tests of the rules, by hand and at random; and what must be so after each decision."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import yaml
 from hypothesis import strategies as st
 
 from services.rollout.decision import explain, ineligible, is_control, quota_of, refusal
@@ -139,7 +139,9 @@ def check_decided(rollout: Rollout, records: Iterable[Record]) -> None:
             was_in = AdmissionState.WAITLISTED if record.seat is None else AdmissionState.SUSPENDED
             revoked = record.reason is Reason.REVOKED
             assert record.state is (AdmissionState.REVOKED if revoked else was_in)
-            assert not record.queue_key or record.subject.joined is not None
+            # Who joined the waitlist has a place on it, unless it could not come in at all.
+            could = not revoked and not ineligible(rollout.plan, record)
+            assert bool(record.queue_key) == (could and record.subject.joined is not None)
         assert record.is_active == (record.reason is Reason.NONE)
         if record.reason in _INELIGIBLE:
             assert not record.is_active
@@ -188,7 +190,7 @@ def plans(
                 f"s{index}",
                 draw(audiences),
                 shares[index],
-                draw(st.sampled_from([0, quotas[index]])),
+                draw(st.sampled_from([0, quotas[index], quotas[index]])),
                 draw(_holds) if holds else Hold(),
                 ramp=draw(st.sampled_from([timedelta(0), timedelta(0), timedelta(hours=2)])),
             )
@@ -200,7 +202,7 @@ def plans(
         policies=Policies(narrowing=draw(st.sampled_from(Narrowing))),
         approvals_to_start=draw(st.sampled_from([0, 0, 1])) if holds else 0,
     )
-    return parse(yaml.safe_dump(plan.outline, sort_keys=False))
+    return parse(json.dumps(plan.outline))
 
 
 _shares = st.sampled_from([100, 1_000, 2_500, 5_000, 7_500, 10_000])

@@ -5,24 +5,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
-from services.chassis.errors import ServiceError
-from services.rollout import decision, transitions
+from services.rollout import decision
 from services.rollout.decision import Taken, decide, explain
 from services.rollout.model import (
     AdmissionState,
     Anchor,
-    Cause,
     Listed,
     Reason,
     Record,
@@ -31,19 +21,15 @@ from services.rollout.model import (
     Source,
     next_step,
 )
-from services.rollout.plan import Audience, AudienceKind, Narrowing, Plan, Policies, Segment, Stage
+from services.rollout.plan import Audience, AudienceKind, Narrowing, Policies, Segment, Stage
 from services.rollout.tests.populations import (
     GOLD,
     NOW,
-    TIERS,
-    VERIFIED,
     active,
-    check_control,
     check_decided,
     holding,
     make_record,
     make_rollout,
-    plans,
     with_subject,
 )
 
@@ -163,6 +149,13 @@ def test_decide__a_full_stage_says_so() -> None:
         first.enterprise,
         second.enterprise,
     }
+
+
+def test_decide__a_quota_counts_while_the_stage_runs() -> None:
+    """A completed rollout has no quota, however its last stage was bounded."""
+    bounded = make_rollout(Stage("all", quota=1), state=RolloutState.COMPLETED)
+
+    assert len(active(decide(bounded, [make_record(1), make_record(2)], now=NOW))) == 2
 
 
 def test_reasons__are_all_decided_or_told_by_the_edition() -> None:
@@ -306,6 +299,19 @@ def test_seat__eligibility_outranks_stickiness__and_gives_the_same_place_back() 
     assert back == [first, second, third]
 
 
+def test_seat__of_old_is_given_back_with_its_number_and_time() -> None:
+    """Who had a seat before a rollback and comes in again keeps its number, and when it first came in."""
+    before = make_record(**{**HELD_BEFORE, "reason": Reason.STAGE_ROLLED_BACK, "seat": 7})
+
+    again = one(make_rollout(Stage("b")), before, others=Taken(last_seat=9))
+    new = one(make_rollout(Stage("b")), make_record(), others=Taken(last_seat=9))
+
+    later = decide(make_rollout(Stage("b")), [before], now=NOW + timedelta(1))[0]
+    assert again == later
+    assert (again.seat, again.admit_time, again.source, again.stage) == (7, NOW, Source.BUCKET, "b")
+    assert new.seat == 10
+
+
 def test_seat__stickiness_outranks_shares() -> None:
     """Who is in stays in when no rule would take it any more."""
     stages = (Stage("a", JOINED), Stage("b", basis_points=100))
@@ -349,6 +355,42 @@ def test_seat__given_by_hand_needs_no_rule() -> None:
     assert one(rollout, admitted) == admitted
 
 
+# One alone
+
+
+@given(st.data())
+def test_decide__one_alone_comes_out_as_among_all(data: st.DataObject) -> None:
+    """A change that concerns one enterprise and frees no seat is decided on its record, with the others summed up."""
+    quota = data.draw(st.integers(0, 3))
+    count = data.draw(st.integers(1, 6))
+    rollout = make_rollout(Stage("all", basis_points=5_000, quota=quota), control_share=1_000)
+    drawn = st.builds(
+        make_record,
+        verified=st.booleans(),
+        bucket=st.sampled_from([0, 4_999, 5_000]),
+        control_bucket=st.sampled_from([999, 1_000]),
+        joined=st.none() | st.integers(0, 3),
+    )
+    numbered = [
+        replace(data.draw(drawn).subject, enterprise=f"enterprises/e{n}", arrival=n) for n in range(count)
+    ]
+    before = decide(rollout, [Record(subject) for subject in numbered], now=NOW)
+    index = data.draw(st.integers(0, count - 1))
+    changed = with_subject(
+        before[index],
+        attributes={"verified": data.draw(st.booleans())},
+        listed=data.draw(st.sampled_from([None, *Listed])),
+        invited=data.draw(st.none() | st.integers(0, 3)),
+    )
+    others = [*before[:index], *before[index + 1 :]]
+    taken = Taken(len(holding(others)), max((record.seat or 0 for record in before), default=0))
+
+    among_all = decide(rollout, [*before[:index], changed, *before[index + 1 :]], now=NOW)
+
+    assert decide(rollout, [changed], now=NOW, others=taken) == [among_all[index]]
+    assert [*among_all[:index], *among_all[index + 1 :]] == others
+
+
 # Explaining
 
 
@@ -374,3 +416,193 @@ def test_explain__asks_up_to_the_first_no() -> None:
         "bucket 5000 of 10000; half takes those below 5000"
         in explain(rollout, make_record(bucket=5_000), 0)[-1].detail
     )
+
+
+# Widening and narrowing
+
+
+def test_widening__moves_nobody_out__and_lets_in_whom_it_takes() -> None:
+    """From the invited to 5 % of all: who was in stays in, whatever its bucket, and those below the share come."""
+    stages = (Stage("a", INVITED), Stage("b", basis_points=500))
+    guests = [make_record(1, invited=1, bucket=9_000), make_record(2, bucket=499), make_record(3, bucket=500)]
+    before = decide(make_rollout(*stages, at=0), guests, now=NOW)
+
+    after = decide(make_rollout(*stages), before, now=NOW)
+
+    assert active(before) == {"enterprises/e1"}
+    assert active(after) == {"enterprises/e1", "enterprises/e2"}
+
+
+def narrowing(policy: Narrowing, stage: Stage, **fields: Any) -> Rollout:
+    """A rollout in this stage, under a policy."""
+    return make_rollout(stage, policies=Policies(narrowing=policy), segments=SEGMENTS, **fields)
+
+
+def seated(count: int, **fields: Any) -> list[Record]:
+    """Enterprises that are in; seat and bucket (of a hundred times) by their number."""
+    return [make_record(n, bucket=n * 100, **{**SEATED, "seat": n, **fields}) for n in range(1, count + 1)]
+
+
+WIDE = Stage("all", basis_points=10_000)
+NARROWINGS: list[tuple[Narrowing, Stage, Stage, set[int]]] = [
+    # Of ten, whose buckets are 100 to 1000: who leaves.
+    (Narrowing.KEEP, WIDE, Stage("all", basis_points=501), set()),
+    (Narrowing.KEEP, WIDE, Stage("all", quota=4), set()),
+    (Narrowing.EXPEL_ALL, WIDE, Stage("all", basis_points=501), {6, 7, 8, 9, 10}),
+    (Narrowing.EXPEL_ALL, WIDE, Stage("all", quota=4), {5, 6, 7, 8, 9, 10}),
+    (Narrowing.EXPEL_ALL, WIDE, Stage("all", basis_points=501, quota=4), {5, 6, 7, 8, 9, 10}),
+    (Narrowing.EXPEL_ALL, WIDE, Stage("all", basis_points=501, quota=7), {6, 7, 8, 9, 10}),
+    (Narrowing.EXPEL_ALL, WIDE, Stage("all", INVITED), set(range(1, 11))),
+    # A quota that is no smaller than it was expels nobody, though there are more.
+    (Narrowing.EXPEL_ALL, Stage("all", quota=4), Stage("all", quota=5), set()),
+    (Narrowing.EXPEL_ALL, Stage("all", quota=4), Stage("all", quota=4), set()),
+    # 7 % of ten are none, but those below it stay; 80 % of ten are eight, though only seven have such buckets.
+    (Narrowing.EXPEL_NEWEST_FIRST, WIDE, Stage("all", basis_points=701), {8, 9, 10}),
+    (Narrowing.EXPEL_NEWEST_FIRST, WIDE, Stage("all", quota=4), {5, 6, 7, 8, 9, 10}),
+    (Narrowing.EXPEL_NEWEST_FIRST, WIDE, Stage("all", basis_points=501, quota=7), {6, 7, 8, 9, 10}),
+    (Narrowing.EXPEL_NEWEST_FIRST, WIDE, Stage("all", INVITED), set(range(1, 11))),
+]
+
+
+@pytest.mark.parametrize(("policy", "old", "new", "left"), NARROWINGS)
+def test_narrowing__expels_by_its_policy(policy: Narrowing, old: Stage, new: Stage, left: set[int]) -> None:
+    """Who leaves an edited stage; they are told, keep their seats' order, and come first when it widens again."""
+    before, after = narrowing(policy, old), narrowing(policy, new)
+
+    records = decide(after, seated(10), now=NOW, narrowed=before)
+
+    out = [record for record in records if not record.held]
+    assert {record.seat for record in out} == left
+    assert {record.reason for record in out} <= {Reason.NARROWED, Reason.QUOTA_FULL}
+    assert {record.state for record in out} <= {AdmissionState.SUSPENDED}
+    check_decided(after, records)
+    assert decide(after, records, now=NOW) == records
+    again = decide(before, [*records, make_record(11, listed=Listed.ALLOW)], now=NOW)
+    if before.plan.stages[0].quota == 0:
+        assert active(again) == {f"enterprises/e{number}" for number in range(1, 12)}
+        assert [record.seat for record in again] == list(range(1, 12))
+
+
+def test_narrowing__newest_first__keeps_the_oldest_up_to_the_share() -> None:
+    """Half of ten are five: where only two have buckets below the half, the three oldest of the others stay."""
+    fields = {"bucket": 9_000}
+    records = [make_record(n, **{**SEATED, "seat": n}, **(fields if n <= 8 else {})) for n in range(1, 11)]
+    half = narrowing(Narrowing.EXPEL_NEWEST_FIRST, Stage("all", basis_points=5_000))
+
+    decided = decide(half, records, now=NOW, narrowed=narrowing(Narrowing.EXPEL_NEWEST_FIRST, WIDE))
+
+    assert {record.seat for record in decided if record.held} == {9, 10, 1, 2, 3}
+
+
+def test_narrowing__newest_first__counts_the_share_of_the_audience() -> None:
+    """Half of the four golden ones are two, however many others are eligible."""
+    old = narrowing(Narrowing.EXPEL_NEWEST_FIRST, Stage("all", GOLDEN))
+    new = narrowing(Narrowing.EXPEL_NEWEST_FIRST, Stage("all", GOLDEN, 5_000))
+    golden = [make_record(n, bucket=9_000, **{**SEATED, "seat": n}) for n in range(1, 5)]
+    others = [make_record(n, tier="silver") for n in range(5, 20)]
+    others += [make_record(n, verified=False) for n in range(20, 40)]
+
+    decided = decide(new, [*golden, *others], now=NOW, narrowed=old)
+
+    assert {record.seat for record in decided if record.held} == {1, 2}
+
+
+@pytest.mark.parametrize("policy", [Narrowing.EXPEL_ALL, Narrowing.EXPEL_NEWEST_FIRST])
+def test_narrowing__concerns_nobody_whom_no_rule_took(policy: Narrowing) -> None:
+    """Who is in by hand, by the allow list, or because it came in earlier does not leave by an edit of a share."""
+    by_hand, allowed, earlier, dropped = seated(4)
+    everybody = [
+        replace(by_hand, source=Source.MANUAL, stage="earlier"),
+        with_subject(allowed, listed=Listed.ALLOW),
+        with_subject(earlier, bucket=9_999),
+        dropped,
+    ]
+    before = narrowing(policy, Stage("all", basis_points=9_000))
+    after = narrowing(policy, Stage("all", basis_points=100))
+
+    decided = decide(after, everybody, now=NOW, narrowed=before)
+
+    assert decided[:3] == everybody[:3]
+    assert active(decided) == {"enterprises/e1", "enterprises/e2", "enterprises/e3"}
+
+
+@pytest.mark.parametrize(
+    ("state", "leaves"),
+    [
+        (RolloutState.RUNNING, True),
+        (RolloutState.PAUSED, True),
+        (RolloutState.ROLLED_BACK, True),
+        (RolloutState.COMPLETED, False),
+    ],
+)
+def test_narrowing__is_done_wherever_a_stage_has_seats(state: RolloutState, leaves: bool) -> None:
+    """Also while it is paused; but when it is completed everybody is taken, whatever the last stage was."""
+    before = narrowing(Narrowing.EXPEL_ALL, WIDE, state=state)
+    after = narrowing(Narrowing.EXPEL_ALL, Stage("all", basis_points=501, quota=9), state=state)
+
+    decided = decide(after, seated(10), now=NOW, narrowed=before)
+
+    assert len(active(decided)) == (5 if leaves else 10)
+    check_decided(after, decided)
+
+
+def test_narrowing__of_the_audience_and_of_the_control_group_counts() -> None:
+    """Another segment drops those of the old one, and a larger control group those who belong to it now."""
+    policy = Policies(narrowing=Narrowing.EXPEL_ALL)
+    stage = Stage("all", GOLDEN)
+    before = make_rollout(stage, policies=policy, segments=SEGMENTS)
+    after = make_rollout(stage, policies=policy, segments={"gold": Segment(frozenset({"enterprises/e1"}))})
+    assert active(decide(after, seated(2), now=NOW, narrowed=before)) == {"enterprises/e1"}
+
+    before = make_rollout(WIDE, policies=policy, control_share=100)
+    after = make_rollout(WIDE, policies=policy, control_share=1_000)
+    members = seated(2)
+    members[0] = with_subject(members[0], control_bucket=999)
+    decided = decide(after, members, now=NOW, narrowed=before)
+    assert active(decided) == {"enterprises/e2"}
+    assert decided[0].reason is Reason.NARROWED
+
+
+# Rollback
+
+
+def test_rollback__gives_back_exactly_the_seats_of_the_anchor() -> None:
+    """Who came since then loses its seat, who has lost it since then has it again; but what was revoked stays revoked."""
+    members = seated(5)
+    kept, unverified, expelled, revoked, newcomer = members
+    anchor = Anchor("all", NOW, 5_000, {record.enterprise: "old" for record in members[:4]})
+    now = [
+        kept,
+        with_subject(unverified, attributes={"verified": False}),
+        replace(expelled, held=False, state=AdmissionState.SUSPENDED, reason=Reason.NARROWED),
+        replace(revoked, held=False, state=AdmissionState.REVOKED, reason=Reason.REVOKED, source=Source.NONE),
+        newcomer,
+        make_record(6),
+    ]
+    rollout = make_rollout(state=RolloutState.ROLLED_BACK)
+
+    back = decide(rollout, now, now=NOW, anchor=anchor)
+
+    assert holding(back) == dict.fromkeys(["enterprises/e1", "enterprises/e2", "enterprises/e3"], "old")
+    assert [(record.state.value, record.reason.value) for record in back] == [
+        ("ACTIVE", ""),
+        ("SUSPENDED", "VERIFICATION_REVOKED"),
+        ("ACTIVE", ""),
+        ("REVOKED", "REVOKED"),
+        ("SUSPENDED", "STAGE_ROLLED_BACK"),
+        ("WAITLISTED", "ROLLOUT_NOT_RUNNING"),
+    ]
+    assert decide(rollout, back, now=NOW) == back
+    check_decided(rollout, back)
+
+
+def test_rollback__gives_seats_beyond_a_quota_that_shrank__and_then_lets_nobody_in() -> None:
+    """The anchor outranks the quota of a plan that was edited since."""
+    anchor = Anchor("all", NOW, 10_000, {f"enterprises/e{number}": "all" for number in range(1, 4)})
+    rollout = make_rollout(Stage("all", quota=2), state=RolloutState.ROLLED_BACK)
+    back = decide(rollout, [*seated(3, held=False), make_record(4)], now=NOW, anchor=anchor)
+
+    again = decide(replace(rollout, state=RolloutState.RUNNING), back, now=NOW)
+
+    assert active(back) == active(again) == set(anchor.held)
+    assert again[3].reason is Reason.QUOTA_FULL
