@@ -18,8 +18,6 @@ from services.chassis.rules import BadRuleError, guarded
 
 T = TypeVar("T")
 
-MOST_CHARACTERS = 256_000
-"""The longest definition of a flag."""
 _NOTHING: Mapping[str, Any] = {"boolean": False, "string": "", "integer": 0, "float": 0.0, "object": {}}
 _CLOCK = "$flagd"
 
@@ -52,8 +50,6 @@ class Flag:
         try:
             # As text: the engine changes a dict that it is given.
             text = json.dumps({"flags": {key: compiled}})
-            if len(text) > MOST_CHARACTERS:
-                raise BadFlagError(f"is longer than {MOST_CHARACTERS} characters")
             self._engine = FlagdCore()
             self._engine.set_flags(text)
         except (OpenFeatureError, TypeError, AttributeError, RecursionError) as error:

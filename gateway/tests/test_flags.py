@@ -10,9 +10,9 @@ from openfeature.contrib.tools.flagd.core.targeting.targeting import OPERATORS
 from openfeature.evaluation_context import EvaluationContext
 from openfeature.flag_evaluation import Reason
 
-from gateway.flags import MOST_CHARACTERS, BadFlagError, Flag
+from gateway.flags import BadFlagError, Flag
 from gateway.tests.snapshots_made import flag
-from services.chassis.rules import BadRuleError, needs
+from services.chassis.rules import MOST_VALUES, BadRuleError, needs
 
 
 def resolve(definition, attributes, *, default=False, kind="boolean"):
@@ -195,7 +195,7 @@ def test_flag__asks_for_the_time():
         {**flag(), "metadata": {"x": None}},
         flag(targeting={"fractional": [["on", 25], ["off", 75]]}),
         flag(targeting=[{"if": [True, "on", "off"]}, {"log": 1}]),
-        flag(targeting={"in": ["x", ["y" * MOST_CHARACTERS]]}),
+        flag(targeting={"in": ["x", [*["y"] * MOST_VALUES]]}),
     ],
 )
 def test_flag__refused(definition):

@@ -7,6 +7,7 @@ that could admit by such an accident, in any engine, are refused, by whoever wri
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 OPERATORS = frozenset(
@@ -20,6 +21,7 @@ What a rule may use. Not `fractional`, whose buckets have moved twice with the e
 what is absent admits nobody.
 """
 MOST_DEPTH = 60
+MOST_VALUES = 20_000
 
 _ORDERS = frozenset({"<", "<=", ">", ">="})
 _OVER_ITEMS = frozenset({"all", "none", "some"})
@@ -36,8 +38,10 @@ def needs(rule: Any) -> frozenset[str]:
     The variables without which a rule must not be asked: each `var` without a default, as a dotted path.
 
     Raises BadRuleError for operators that are not allowed, an order between values of which one may be null, names that are
-    computed, and rules that nest deeper than `MOST_DEPTH`.
+    computed, and rules that nest deeper than `MOST_DEPTH` or have more than `MOST_VALUES`.
     """
+    if sum(1 for _ in islice(_values(rule), MOST_VALUES + 1)) > MOST_VALUES:
+        raise BadRuleError(f"has more than {MOST_VALUES} values")
     return frozenset(_needs(rule, depth=0, of_item=False))
 
 
@@ -57,6 +61,17 @@ def _off(variants: Mapping[str, Any], default: object) -> str | None:
         return None
     # Of one that is never false the engine finds no such variant, and gives the caller's default.
     return next((name for name, value in variants.items() if value is False), "")
+
+
+def _values(rule: Any) -> Iterator[Any]:
+    pending = [rule]
+    while pending:
+        value = pending.pop()
+        yield value
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
 
 
 def _needs(rule: Any, *, depth: int, of_item: bool) -> Iterator[str]:

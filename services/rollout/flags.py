@@ -9,6 +9,7 @@ import yaml  # type: ignore[import-untyped]  # its stubs are a package that we d
 
 from services.chassis.buckets import BUCKETS
 from services.chassis.errors import FieldViolation, invalid, invalid_fields
+from services.chassis.rules import BadRuleError, needs
 from services.rollout.predicates import check_rule
 
 MOST_FLAGS = 5000
@@ -144,12 +145,21 @@ def _mistakes(key: Any, flag: Any) -> Iterator[FieldViolation]:
                 f"{field}.percent", "needs a key without dots, which name the parts of a path"
             )
     rule = flag.get("targeting", {})
-    yield from check_rule(rule, f"{field}.targeting") if rule != {} else ()
+    if rule != {}:
+        yield from check_rule(rule, f"{field}.targeting") or _accidents(rule, f"{field}.targeting")
     metadata = flag.get("metadata", {})
     if not isinstance(metadata, dict) or not all(
         isinstance(each, str | int | float | bool) for each in metadata.values()
     ):
         yield FieldViolation(f"{field}.metadata", "must be a mapping of texts, numbers and booleans")
+
+
+def _accidents(rule: Any, field: str) -> Iterator[FieldViolation]:
+    """What gateways would refuse, and with it the whole snapshot: a rule that could be true by accident."""
+    try:
+        needs(rule)
+    except BadRuleError as error:
+        yield FieldViolation(field, str(error))
 
 
 def _variant_mistakes(field: str, flag: Mapping[str, Any]) -> Iterator[FieldViolation]:
