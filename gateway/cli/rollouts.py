@@ -317,7 +317,8 @@ def approve(
 ) -> None:
     """Approve the start of a rollout, or that it leaves a stage. Not for who wrote the plan."""
     gate = gate or session.gateway.get(f"/v1/{name}")["stage"] or "start"
-    _act(session, name, "approve", gate=gate, etag=etag)
+    answer = session.write("POST", f"/v1/{name}:approve", {"gate": gate, "etag": etag})
+    session.tell(answer, lambda each: show.approved(each, gate))
 
 
 def _act(session: Session, name: str, verb: str, **body: object) -> None:

@@ -20,7 +20,7 @@ _COLOURS = {
 }  # fmt: skip
 _UNSET = "STATE_UNSPECIFIED"
 _NOTHING = frozenset({"", "none"})
-_LONG = 80
+_LONG = 60
 
 
 # Rollouts
@@ -44,6 +44,12 @@ def rollouts(answer: Json) -> Iterator[RenderableType]:
 def rollout(answer: Json) -> Iterator[RenderableType]:
     """Where a rollout stands, in a line."""
     yield headline(answer)
+
+
+def approved(answer: Json, gate: str) -> Iterator[RenderableType]:
+    """That somebody agreed, and where the rollout stands."""
+    what = "its start" if gate == "start" else f"that it leaves {gate}"
+    yield Text.assemble(headline(answer), f"  you approve {what}")
 
 
 def headline(answer: Json) -> Text:

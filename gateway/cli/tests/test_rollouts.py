@@ -399,7 +399,6 @@ def test_simulate__says_of_a_file_that_is_not_there(numerator):
         (("unkill",), "UnkillRollout", {}),
         (("complete",), "CompleteRollout", {}),
         (("archive",), "ArchiveRollout", {}),
-        (("approve", "start"), "ApproveRollout", {"gate": "start"}),
     ],
 )
 def test_verb__is_called_and_told(numerator, platform, arguments, method, fields):
@@ -417,14 +416,30 @@ def test_verb__is_called_and_told(numerator, platform, arguments, method, fields
     assert len(request.request_id) == 36
 
 
-@pytest.mark.parametrize(("stage", "gate"), [("3-early", "3-early"), ("", "start")])
-def test_approve__takes_what_waits_now(numerator, platform, stage, gate):
+def test_approve__names_the_gate(numerator, platform):
+    """What is approved is said, and told."""
+    platform.rollouts.answers["ApproveRollout"] = made.rollout()
+
+    result = numerator("rollout", "approve", "enterprise-edition", "start", "--etag", "e7")
+
+    assert result.stdout == (
+        "enterprise-edition  RUNNING  stage 3-early, 5%, in 41, waiting 12  you approve its start\n"
+    )
+    ((called, request),) = platform.rollouts.requests
+    assert (called, request.gate, request.etag) == ("ApproveRollout", "start", "e7")
+
+
+@pytest.mark.parametrize(
+    ("stage", "gate", "told"), [("3-early", "3-early", "that it leaves 3-early"), ("", "start", "its start")]
+)
+def test_approve__takes_what_waits_now(numerator, platform, stage, gate, told):
     """Without a gate, the start is approved of a rollout that has not started, and else that it leaves its stage."""
     platform.rollouts.answers["GetRollout"] = made.rollout(stage=stage)
     platform.rollouts.answers["ApproveRollout"] = made.rollout()
 
-    numerator("rollout", "approve", "rollouts/enterprise-edition", "--as", "reviewer")
+    result = numerator("rollout", "approve", "rollouts/enterprise-edition", "--as", "reviewer")
 
+    assert result.stdout.endswith(f"  you approve {told}\n")
     assert [each.gate for each in platform.rollouts.asked("ApproveRollout")] == [gate]
     assert platform.accounts.logins == ["reviewer"]
 
