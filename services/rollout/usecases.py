@@ -488,11 +488,17 @@ def edition_of(tx: Transaction, enterprise: str) -> Edition:
     record = store.records(tx, rollout, [enterprise])[0].get(enterprise)
     if record is None:
         return Edition(False, rollout, None, Reason.NOT_ON_THE_LIST, 0, joined, *versions)
-    if record.is_active and (rollout.killed or not _required_on(tx, rollout, enterprise)):
-        reason = Reason.EDITION_KILLED if rollout.killed else Reason.PREREQUISITE_OFF
-        return Edition(False, rollout, record, reason, 0, joined, *versions)
-    place = store.position(tx, rollout.name, record)
-    return Edition(record.is_active, rollout, record, record.reason, place, joined, *versions)
+    reason, place = closed_by(tx, rollout, record), store.position(tx, rollout.name, record)
+    return Edition(reason is Reason.NONE, rollout, record, reason, place, joined, *versions)
+
+
+def closed_by(tx: Transaction, rollout: Rollout, record: Record) -> Reason:
+    """Why what the flag opens is closed to an enterprise, which may have a seat all the same; NONE when it is open."""
+    if record.is_active and rollout.killed:
+        return Reason.EDITION_KILLED
+    if record.is_active and not _required_on(tx, rollout, record.enterprise):
+        return Reason.PREREQUISITE_OFF
+    return record.reason
 
 
 def _required_on(tx: Transaction, rollout: Rollout, enterprise: str) -> bool:

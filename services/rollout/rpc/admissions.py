@@ -12,7 +12,7 @@ from services.chassis.errors import invalid
 from services.chassis.names import NamePattern
 from services.chassis.timestamps import stamp
 from services.rollout import decision, entries, serving, store, usecases
-from services.rollout.model import Listed, next_step
+from services.rollout.model import Listed, Reason, next_step
 from services.rollout.rpc import Servicer, actor, convert, own_enterprise, page
 
 _ENTERPRISE = NamePattern("enterprises/{enterprise}")
@@ -52,15 +52,18 @@ class AdmissionServicer(Servicer, pb_grpc.AdmissionServiceServicer):
         def explain(tx: Transaction) -> pb.ExplainAdmissionResponse:
             rollout = usecases.get_rollout(tx, request.name)
             record = usecases.record_of(tx, rollout, enterprise)
-            held = store.taken(tx, rollout.name, []).held
-            steps = decision.explain(rollout, record, held)
+            steps = decision.explain(rollout, record, store.taken(tx, rollout.name, []).held)
+            reason = usecases.closed_by(tx, rollout, record)
+            if record.is_active and rollout.plan.requires and not rollout.killed:
+                required = ", ".join(rollout.plan.requires)
+                steps.append(decision.Step("PREREQUISITES_ON", reason is Reason.NONE, f"requires {required}"))
             return pb.ExplainAdmissionResponse(
                 admission=convert.admission(record, store.position(tx, rollout.name, record)),
                 steps=[
                     pb.DecisionStep(rule=each.rule, holds=each.holds, detail=each.detail) for each in steps
                 ],
-                admitted=record.is_active and not rollout.killed,
-                next_step=next_step(record.reason, enterprise),
+                admitted=reason is Reason.NONE,
+                next_step=next_step(reason, enterprise),
                 plan_version=rollout.plan_version,
                 snapshot_version=serving.snapshot_version(tx)[0],
                 admissions_version=serving.admissions_version(tx).number,
