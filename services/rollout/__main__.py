@@ -1,5 +1,5 @@
-"""`python -m services.rollout {api,worker,migrate}`."""
+"""`python -m services.rollout {api,worker,migrate,retell,restored}`."""
 
 from services.chassis.process import main
 
-main("rollout")
+main("rollout", commands={"restored": "services.rollout.restoration:run"})

@@ -9,7 +9,7 @@ event's number and hash into a file of its own outside the database: an *anchor*
 
 Keep the anchors where the database's administrators cannot write, and verify often: an event that is forged at the very end looks
 like one whose process died before it anchored, and is told as not covered only until the next event, or start, covers it.
-After a restore from a backup the anchors are ahead of the database: put them aside, and begin a new directory.
+After a restore from a backup the anchors are ahead of the database: `restored` puts those aside.
 """
 
 import hashlib
@@ -300,6 +300,75 @@ def verify(
             mistakes.append(Mistake(anchored + 1, "is covered by no anchor, nor is what follows"))
     tx.execute("close audit_chain")
     return Verification(checked, head, anchored, tuple(mistakes[:most]))
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """
+    What a restore has cost the trail.
+
+    Attributes:
+        head: the newest event that the backup holds; 0 for none.
+        anchored: the newest event that was ever anchored; 0 for none.
+    """
+
+    head: int
+    anchored: int
+
+    @property
+    def lost(self) -> bool:
+        """Whether events were anchored that are gone."""
+        return self.anchored > self.head
+
+
+def restored(tx: Transaction, anchors: Path | None, *, since: datetime) -> Restored:
+    """
+    Go on after the database was restored from a backup of the time `since`; needs the scope PLATFORM, and a trail at rest.
+
+    Anchors of events that are gone are put aside, into a folder named by the time now, and an event says so. Anchors of what the
+    backup holds stay, so a backup that was forged is found as ever.
+    """
+    _check_scope(tx)
+    store.lock(tx)
+    newest = _newest(tx)
+    head = newest.sequence if newest else 0
+    aside = f"{tx.now:%Y%m%dT%H%M%S.%fZ}"
+    came = Restored(head, _put_aside(anchors, head, aside) if anchors else head)
+    detail = {
+        "backup_time": since.isoformat(),
+        "head": head,
+        "anchored": came.anchored,
+        "aside": aside if came.lost else "",
+    }
+    append(tx, actor="restore", cause="database.restored", rollout="", detail=detail)
+    return came
+
+
+def _put_aside(anchors: Path, head: int, folder: str) -> int:
+    """Keep the anchors up to an event, and all as it was in a folder below. Returns the newest event that was anchored."""
+    newest = head
+    for path in sorted(anchors.glob("*.jsonl")):
+        lines = path.read_bytes().splitlines(keepends=True)
+        beyond = {line: each for line in lines if (each := _anchored(line)) > head}
+        if beyond:
+            newest = max(newest, *beyond.values())
+            (anchors / folder).mkdir(exist_ok=True)
+            (anchors / folder / path.name).hardlink_to(path)
+            fresh = path.with_suffix(".new")
+            with fresh.open("wb") as file:
+                file.writelines(line for line in lines if line not in beyond)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+    return newest
+
+
+def _anchored(line: bytes) -> int:
+    """The event that a line anchors; 0 for what is no anchor."""
+    match _loaded(line):
+        case {"sequence": int(sequence)}:
+            return sequence
+    return 0
 
 
 class _AnchorFile:
