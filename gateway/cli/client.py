@@ -159,16 +159,15 @@ class Gateway:
         with self._answer("GET", _target(path), headers=headers, timeout=_SILENCE) as answer:
             event: dict[str, str] = {}
             for line in answer:
-                field, _, value = line.decode().rstrip("\r\n").partition(":")
-                if field:
+                field, colon, value = line.decode().rstrip("\r\n").partition(":")
+                if field or colon:  # a line that begins with a colon says only that the stream is alive
                     event[field] = value.removeprefix(" ")
-                    continue
-                if "data" in event:
+                elif "data" in event:
                     data = json.loads(event["data"])
                     if event.get("event") == "error":
-                        raise Problem(data.get("status", HTTPStatus.INTERNAL_SERVER_ERROR), data)
+                        raise Problem(data["status"], data)
                     yield event.get("id", ""), data
-                event = {}
+                    event = {}
 
     @contextlib.contextmanager
     def _answer(
@@ -205,7 +204,7 @@ class Gateway:
         with self._ask("POST", "/oauth2/token", b"grant_type=client_credentials", headers, 0) as answer:
             told = self._json(answer)
             if "error" in told:  # in the form of RFC 6749
-                told = {"reason": told["error"].upper(), "detail": told.get("error_description", "")}
+                told = {"reason": str(told["error"]).upper(), "detail": told.get("error_description", "")}
             if answer.status >= HTTPStatus.BAD_REQUEST:
                 raise Problem(answer.status, told)
             if "access_token" not in told:
@@ -249,7 +248,8 @@ class Gateway:
 
     def _stranger(self, answer: http.client.HTTPResponse) -> UnreachableError:
         return UnreachableError(
-            f"{self.url}: what answers there (with {answer.status}) is no gateway of Numerator", sent=False
+            f"{self.url}: no gateway of Numerator answers there (HTTP {answer.status})",
+            sent=answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR,  # a balancer's words, perhaps
         )
 
 

@@ -95,7 +95,14 @@ class Session:
         if self.settings.output is Output.JSON:
             typer.echo(json.dumps(answer, ensure_ascii=False) if compact else _dump(answer))
             return
-        for each in show(answer):
+        try:
+            shown = [*show(answer)]
+        except KeyError as missing:
+            raise UnreachableError(
+                f"{self.gateway.url}: the answer has no {missing}: another version? -o json prints what came",
+                sent=False,
+            ) from None
+        for each in shown:
             if self.console.is_terminal:
                 self.console.print(each)
                 continue

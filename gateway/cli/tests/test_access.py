@@ -2,12 +2,21 @@
 
 import json
 import socket
+import ssl
 import stat
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from numerator.rollout.v1 import rollout_pb2, serving_pb2
 
 from gateway.cli.tests import made
@@ -19,7 +28,7 @@ def stranger():
     """Serves what the test says on a free port, with any path: gives a function from (status, body) to the URL."""
     servers = []
 
-    def serve(status: int, body: bytes) -> str:
+    def serve(status: int, body: bytes, certificate: Path | None = None) -> str:
         class Handler(BaseHTTPRequestHandler):
             def answer(self):
                 self.send_response(status)
@@ -33,10 +42,14 @@ def stranger():
                 pass
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         servers.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
+        return f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
 
     yield serve
     for server, thread in servers:
@@ -203,9 +216,40 @@ def test_stranger__is_told_apart(numerator, stranger, status, body):
     result = numerator("replicas", "--url", url)
 
     assert result.exit_code == 3
-    assert result.stderr.startswith(
-        f"error: {url}: what answers there (with {status}) is no gateway of Numerator\n"
+    assert result.stderr.startswith(f"error: {url}: no gateway of Numerator answers there (HTTP {status})\n")
+
+
+def test_stranger__that_no_authority_vouches_for(numerator, stranger, tmp_path):
+    """A certificate of its own making is not believed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
     )
+    pem = certificate.public_bytes(Encoding.PEM)
+    pem += key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "certificate").write_bytes(pem)
+    url = stranger(200, b"{}", tmp_path / "certificate")
+
+    result = numerator("replicas", "--url", url)
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith(
+        f"error: {url}: its certificate is not trusted: self-signed certificate\n"
+    )
+
+
+def test_version__of_the_platform_may_be_another(numerator, platform, stranger):
+    """An answer that lacks what we print is no traceback; as JSON it is printed as it came."""
+    url = stranger(200, b'{"access_token": "t", "expires_in": 600}')
+
+    shown = numerator("audit", "verify", "--url", url, "-o", "table")
+
+    assert shown.exit_code == 3
+    assert shown.stderr.startswith(f"error: {url}: the answer has no 'mistakes': another version?")
 
 
 def test_unwell__ends_with_3_and_says_how_to_repeat(numerator, platform):
