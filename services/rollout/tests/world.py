@@ -227,9 +227,11 @@ class World:
         """What an enterprise is told."""
         return self.as_(member(enterprise(number))).edition.GetEdition(admissions_pb2.GetEditionRequest())
 
-    def snapshot(self, if_newer: int = 0) -> serving_pb2.Snapshot:
+    def snapshot(self, if_newer: int = 0, sha256: str = "") -> serving_pb2.Snapshot:
         """What a gateway gets."""
-        return self.as_(gateway()).serving.GetSnapshot(serving_pb2.GetSnapshotRequest(if_newer=if_newer))
+        request = serving_pb2.GetSnapshotRequest(if_newer=if_newer, sha256=sha256)
+        got: serving_pb2.Snapshot = self.as_(gateway()).serving.GetSnapshot(request)
+        return got
 
     def document(self) -> dict[str, Any]:
         """The newest snapshot's document."""
