@@ -3,7 +3,7 @@ Backups: what cannot be rebuilt, in one folder, and the way back.
 
 That is PostgreSQL alone. The broker's definitions are code, and its messages are told anew from the outboxes; a gateway's
 snapshot and analytics' columns are filled again at the start. The secrets are no part of it: whoever finds a backup
-must not be able to open the tokens in it.
+must not be able to open the tokens in it. Nor are the anchors of the audit trail: they tell whether a backup is what was written.
 """
 
 import hashlib
@@ -118,6 +118,8 @@ def restore(
     stack.compose("up", "--detach", "--wait", *(f"{service}-api" for service in SERVICES))
     tell("putting in doubt what may have been published since the backup")
     _run(stack, "publishing", "restored", manifest.time)
+    tell("putting aside the anchors of audit events that are lost")
+    _run(stack, "rollout", "restored", manifest.time)
     tell("having events told anew")
     for service in SERVICES:
         _run(stack, service, "retell", told_since or manifest.time - TOLD_BEFORE)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from deploy.compose.stack import Stack
 from deploy.demo import profiles
-from deploy.demo.client import Json
+from deploy.demo.client import Gateway, Json
 from deploy.demo.story import Places, Story
 from deploy.sandbox.users import PASSWORD
 
@@ -52,6 +52,10 @@ class Outside:
         """Tell the story up to the bound accounts."""
         for step in (self.story.start_rollout, self.story.register, self.story.admit, self.story.bind):
             step()
+
+    def operator(self) -> Gateway:
+        """Staff, logged in just now."""
+        return self.story.public.client("operator", self.story.places.operator_secret)
 
     def publish(self, text: str) -> str:
         """Publish on all four accounts; the publication's name. Raises httpx.HTTPError when the gateway refuses."""

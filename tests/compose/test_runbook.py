@@ -208,6 +208,9 @@ def test_backup__all_destroyed_and_restored__nothing_is_lost_or_published_twice(
     stack.compose("start", "publishing-sender")
     eventually(lambda: ignoring.missing(texts) == set() or None, what="posts after the backup", seconds=60)
     ignoring.story.await_deliveries(ignoring.publish("Lost with the disk"))
+    ignoring.operator().post(
+        f"/v1/{ignoring.story.enterprise}:setRolloutAttributes", {"attributes": {"lost": "with the disk"}}
+    )
     operator.follow("Stop")
     stack.docker("volume", "rm", f"{stack.project}_postgres", f"{stack.project}_rabbitmq")
     began = time.monotonic()
@@ -225,6 +228,10 @@ def test_backup__all_destroyed_and_restored__nothing_is_lost_or_published_twice(
         f"{len(texts) * 4} posts that the backup takes for unsent: "
         f"{sum(times > 1 for times in told.values())} published twice, on a network that ignores keys",
     )
+    trail = ignoring.operator().get("/v1/audit:verify")
+    causes = [each["cause"] for each in ignoring.operator().list("/v1/audit/events", "events")]
+    assert trail["ok"], trail
+    assert "database.restored" in causes
     assert lost == {}
     assert Counter(each["state"] for each in ended) == {"PUBLISHED": 4 * 7}
     assert list(told.values()) == [1] * 4 * 7
