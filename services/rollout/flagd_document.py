@@ -76,7 +76,7 @@ def flagd_document(
         # A flag that is off for everybody needs no rule, and the lists in it are the longest part of the document.
         if flag.get("targeting") and flag["state"] != "DISABLED":
             try:
-                rule = guarded(flag["targeting"], flag["variants"], flag.get("defaultVariant"))
+                rule = _guarded(flag)
                 # Who is in is asked without what a client says of itself.
                 compiled = compiler.settle(rule) if key in document["rollouts"] else compiler.compile(rule)
             except (BadRuleError, _CannotTellError):
@@ -90,6 +90,18 @@ def flagd_document(
         "$evaluators": compiler.evaluators,
     }
     return json.dumps(tree, separators=(",", ":"))
+
+
+def _guarded(flag: Mapping[str, Any]) -> Any:
+    """
+    The flag's rule as a gateway has it, but that it names the default variant where it means it.
+
+    The reason is another then, and the document much shorter: whoever lacks something and whoever is off are one.
+    """
+    default = flag.get("defaultVariant")
+    rule = guarded(flag["targeting"], flag["variants"], default)
+    missing, off, asked = rule["if"]
+    return {"if": [missing, default if off is None and isinstance(default, str) else off, asked]}
 
 
 class _CannotTellError(Exception):
