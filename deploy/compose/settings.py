@@ -34,7 +34,7 @@ class ComposeSettings(BaseSettings):
     numerator_interactions_seconds: Annotated[float, Field(gt=0)] = 1
     """How often each account's notifications are read. The sandbox network bears it; those far away want 30."""
     numerator_window_seconds: Annotated[int, Field(ge=1, le=3600)] = 5
-    """The windows in which guardrails' numbers are counted. So short, a rollout is stopped within seconds; many companies want 60."""
+    """The windows in which guardrails' numbers are counted. So short a rollout is stopped in seconds; many companies want 60."""
     numerator_look_seconds: Annotated[float, Field(gt=0)] = 2
     """How often guardrails are looked at. More often than windows end, or some are not seen."""
     otel_exporter_otlp_endpoint: str = "http://otlp:4318"
