@@ -227,4 +227,6 @@ async def test_health__live_and_ready(gateway):
         "status": "ready",
         "services": dict.fromkeys(("gatewaytest", "accounts", "analytics", "rollout"), "SERVING"),
         "snapshotVersion": 1,
+        "admissionsVersion": 1,
+        "stale": False,
     }
