@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import names, show
+from gateway.cli import names
 from gateway.cli.session import REFUSED, Limit, Session, command
+from gateway.cli.show import audit as show
 
 app = typer.Typer(no_args_is_help=True, help="What was done, by whom, and the proof that nobody rewrote it.")
 _VERIFYING = 65.0

@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import names, show
+from gateway.cli import names
 from gateway.cli.client import Json, Problem
 from gateway.cli.session import Limit, PlanFile, Reason, Session, at_terminal, command, compare
 from gateway.cli.settings import Output
+from gateway.cli.show import changes as show
+from gateway.cli.show.rollouts import differences
 
 app = typer.Typer(no_args_is_help=True, help="Plans that somebody else has to approve.")
 
@@ -126,4 +128,4 @@ def _tell(session: Session, change: Json) -> None:
     except Problem as problem:
         session.note(f"it could not be applied now: {problem}")
     else:
-        session.tell(compared, show.differences)
+        session.tell(compared, differences)

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import names, show
+from gateway.cli import names
 from gateway.cli.session import Session, command
+from gateway.cli.show import flags as show
 
 app = typer.Typer(no_args_is_help=True, help="Ordinary flags: evaluated by rules, without a record.")
 

@@ -2,8 +2,8 @@
 
 import typer
 
-from gateway.cli import show
 from gateway.cli.session import Session, command
+from gateway.cli.show import replicas as show
 
 app = typer.Typer()
 

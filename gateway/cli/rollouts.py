@@ -8,10 +8,11 @@ from typing import Annotated, Literal, get_args
 
 import typer
 
-from gateway.cli import names, show
+from gateway.cli import names
 from gateway.cli.client import PAGE_SIZE, Json, Problem, UnreachableError
 from gateway.cli.session import DIFFERENT, Limit, PlanFile, Reason, Session, Yes, command, compare, read_text
 from gateway.cli.settings import Output
+from gateway.cli.show import rollouts as show
 
 app = typer.Typer(no_args_is_help=True, help="Plans, stages, verbs, and where rollouts stand.")
 

@@ -1,13 +1,12 @@
 """
 What every command may be told, by options or by `NUMERATOR_*`: the command line's only reader of the environment.
 
-typer reads the variables, so `--help` names them. pydantic-settings, which services use, would add a tenth of a second to a
-kill, which is to be over at all gateways within one.
+typer reads the variables, not pydantic-settings: an option and its variable are declared once, and `--help` names both.
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,7 @@ class Output(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """
-    The options of every command; each field's annotation is its option. Those in `WRITING` belong to commands that write.
+    The options of every command; each field's annotation is its option.
 
     Attributes:
         timeout: seconds.
@@ -86,7 +85,9 @@ class Settings:
     ] = 10.0
 
     # Not to be typed: a secret in a command is in the shell's history and in the list of processes.
-    secret: Annotated[str, typer.Option(envvar="NUMERATOR_CLIENT_SECRET", hidden=True)] = ""
+    secret: Annotated[str, typer.Option(envvar="NUMERATOR_CLIENT_SECRET", hidden=True)] = field(
+        default="", repr=False
+    )
     port_base: Annotated[int, typer.Option(envvar="NUMERATOR_PORT_BASE", hidden=True)] = 7400
     cache_home: Annotated[Path, typer.Option(envvar="XDG_CACHE_HOME", hidden=True)] = Path("~/.cache")
 
@@ -131,3 +132,4 @@ class Settings:
 
 
 WRITING = frozenset({"request_id", "dry_run"})
+"""The fields that are options of commands that write, and of no others."""

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import names, show
+from gateway.cli import names
 from gateway.cli.client import Json
 from gateway.cli.session import Limit, Reason, Session, command, only_rollout
+from gateway.cli.show import tenants as show
 
 app = typer.Typer(no_args_is_help=True, help="One enterprise: in or not, why, and what to do about it.")
 waitlist = typer.Typer(no_args_is_help=True, help="Who waits for a place.")
