@@ -341,7 +341,7 @@ OWN_PATHS: dict[str, Json] = {
                     "name": "If-None-Match",
                     "in": "header",
                     "description": "The ETag of an answer: 304 when it would be the same.",
-                    "schema": _TEXT,
+                    "schema": {"type": "string", "pattern": '^(W/)?"[!#-~]*"$'},
                 },
                 {
                     "name": "flagConfigEtag",
@@ -373,7 +373,12 @@ OWN_PATHS: dict[str, Json] = {
                     "description": "As the address in the evaluation of all flags has it: browsers cannot send a header.",
                     "schema": _TEXT,
                 },
-                {"name": "Last-Event-ID", "in": "header", "schema": _TEXT},
+                {
+                    "name": "Last-Event-ID",
+                    "in": "header",
+                    "description": "The id of the last event that was seen.",
+                    "schema": {"type": "string", "pattern": "^[0-9]+-[0-9]+$"},
+                },
             ],
             "responses": {
                 "200": {

@@ -149,7 +149,7 @@ def _callers(world: World, tenant: Tenant) -> dict[str, str]:
 
 def _known(tenant: Tenant) -> dict[str, list[str]]:
     """The ids that stand in paths, by the parameters' names."""
-    known: dict[str, list[str]] = {"rollout": [ROLLOUT], "user": ["fuzz-1"]}
+    known: dict[str, list[str]] = {"rollout": [ROLLOUT], "key": [ROLLOUT], "user": ["fuzz-1"]}
     for shape, names in tenant.names.items():
         singular = shape.split("/")[-2].removesuffix("s").replace("deliverie", "delivery")
         known[singular] = [name.rpartition("/")[2] for name in names]
@@ -232,7 +232,7 @@ class _Run:
             {headers}
             request-timeout = 10.0
             max-stream-events = 1
-            operations = [{{ include-path-regex = ":watch$", request-timeout = 2.0, generation.max-examples = 3 }}]
+            operations = [{{ include-path-regex = "(:watch|/events)$", request-timeout = 2.0, generation.max-examples = 3 }}]
             dictionaries.texts.values = {texts}
             generation.dictionaries.string = {{ dictionary = "texts", probability = 0.1 }}
         """

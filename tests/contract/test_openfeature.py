@@ -66,10 +66,12 @@ class Edition:
     A rollout that takes in one company in its first stage, and another in its second.
 
     Attributes:
-        flag: its flag.
+        operator: of the platform, with a token of these tests' own: it lives for ten minutes.
+        flag: the rollout's.
         change: calls a verb of the rollout.
     """
 
+    operator: Gateway
     flag: str
     inside: Company
     outside: Company
@@ -79,8 +81,8 @@ class Edition:
 @pytest.fixture(scope="module")
 def edition(world: World) -> Iterator[Edition]:
     """The flags of these tests, and two companies."""
-    operator = world.story.operator
-    inside, outside = (_company(world) for _ in range(2))
+    operator = world.story.public.client("operator", world.story.places.operator_secret)
+    inside, outside = (_company(world.story.public, operator) for _ in range(2))
     operator.post(f"/v1/{inside.name}:setRolloutAttributes", {"attributes": {"ofplan": "pro"}})
     operator.post("/v1/flags:apply", {"document": FLAGS})
     rollout = f"openfeature-{uuid4().hex[:8]}"
@@ -97,17 +99,17 @@ stages:
         operator.post(f"/v1/rollouts/{rollout}:{verb}", body)
 
     change("start")
-    yield Edition(rollout, inside, outside, change)
+    yield Edition(operator, rollout, inside, outside, change)
     change("kill", reason="the test is over")
 
 
-def _company(world: World) -> Company:
-    public, email = world.story.public, f"{uuid4().hex}@example.org"
+def _company(public: Gateway, operator: Gateway) -> Company:
+    email = f"{uuid4().hex}@example.org"
     account = {"displayName": "OpenFeature", "ownerEmail": email, "ownerPassword": PASSWORD}
     name = public.post("/v1/enterprises", account)["name"]
     owner = public.login(email, PASSWORD)
     owner.post(f"/v1/{name}:requestVerification", {"note": "please"})
-    world.story.operator.post(f"/v1/{name}:verify", {"note": "certainly"})
+    operator.post(f"/v1/{name}:verify", {"note": "certainly"})
     return Company(name, owner)
 
 
@@ -151,7 +153,7 @@ def until(see: Callable[[], Any], wanted: Any, seconds: float = WAIT_SECONDS) ->
 @pytest.mark.parametrize("name", SERVERS)
 def test_client__decides_as_the_gateway(world: World, edition: Edition, name: str) -> None:
     """Every type of flag, for who is in and who is not; what the client itself knows counts where a rule asks for it."""
-    with client(world, name, world.story.operator.token) as asked:
+    with client(world, name, edition.operator.token) as asked:
         for company in (edition.inside, edition.outside):
             context = {"targetingKey": company.name}
             until(lambda context=context: values(asked, edition, context), expected(edition, company))
@@ -178,9 +180,7 @@ def test_change__reaches_every_client(world: World, edition: Edition) -> None:
     """Widened, killed and taken back: clients with all flags at hand hear of it, the others see it when they ask."""
     context = {"targetingKey": edition.outside.name}
     with ExitStack() as stack:
-        clients = {
-            name: stack.enter_context(client(world, name, world.story.operator.token)) for name in SERVERS
-        }
+        clients = {name: stack.enter_context(client(world, name, edition.operator.token)) for name in SERVERS}
         clients["ofrep in a browser"] = stack.enter_context(
             client(world, "ofrep in a browser", edition.outside.owner.token)
         )
