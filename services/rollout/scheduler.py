@@ -10,7 +10,6 @@ from datetime import timedelta
 
 from services.chassis.buckets import BUCKETS
 from services.chassis.database import Transaction
-from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
 from services.rollout import changes, decision, entries, measurements, store, transitions, usecases
 from services.rollout.guardrails import Analysis, Look, check
@@ -53,18 +52,12 @@ def step(tx: Transaction, name: str, *, look_every: timedelta) -> None:
     climbed = transitions.climb(rollout, tx.now)
     if climbed is not rollout:
         rollout = usecases.climb(tx, rollout, climbed, actor=SCHEDULER)
-    found = usecases.gates_of(tx, rollout)
-    if not transitions.is_due(rollout, found, tx.now):
+    if not transitions.is_due(rollout, usecases.gates_of(tx, rollout), tx.now):
         return
-    try:
-        with tx.savepoint():
-            if rollout.state is RolloutState.ARMED:
-                usecases.start(tx, name, "", SCHEDULER)
-            else:
-                usecases.advance(tx, name, "", SCHEDULER)
-    except ServiceError as refused:
-        # A plan that was changed after it was armed may ask for approvals that it has not got.
-        _log.warning("rollout.not_moved", rollout=name, reason=refused.reason)
+    if rollout.state is RolloutState.ARMED:
+        usecases.start(tx, name, "", SCHEDULER)
+    else:
+        usecases.advance(tx, name, "", SCHEDULER)
 
 
 def _is_time_to_look(tx: Transaction, rollout: Rollout, look_every: timedelta) -> bool:

@@ -194,10 +194,10 @@ class Progress:
 
 
 def gates(rollout: Rollout, progress: Progress, now: datetime) -> tuple[Gate, ...]:
-    """What holds the stage, in the order in which it is asked: approvals come last, when all else is known."""
+    """What holds the stage, or the start, in the order in which it is asked: approvals come last, when all else is known."""
     stage = rollout.current_stage
     if stage is None:
-        return ()
+        return _start_gates(rollout, progress, now)
     hold, found = stage.hold, []
     if hold.time:
         until = (rollout.stage_time or now) + hold.time
@@ -217,11 +217,25 @@ def gates(rollout: Rollout, progress: Progress, now: datetime) -> tuple[Gate, ..
         met = hold.window.contains(now)
         found.append(Gate("WINDOW", met, "open" if met else f"opens {opens:%a %H:%M} UTC", opens))
     if hold.approvals:
-        met = progress.approvals >= hold.approvals
-        found.append(Gate("APPROVALS", met, f"{progress.approvals} of {hold.approvals}"))
+        found.append(_approved(progress.approvals, hold.approvals))
     if hold.is_empty:
         found.append(Gate("PERSON", met=False, detail="waits for somebody to advance it"))
     return tuple(found)
+
+
+def _start_gates(rollout: Rollout, progress: Progress, now: datetime) -> tuple[Gate, ...]:
+    if rollout.state not in _STARTABLE:
+        return ()
+    start, needed, found = rollout.plan.start_at, rollout.plan.approvals_to_start, []
+    if start:
+        found.append(Gate("TIME", now >= start, f"starts {start:%Y-%m-%d %H:%M} UTC", start))
+    if needed:
+        found.append(_approved(progress.approvals, needed))
+    return tuple(found)
+
+
+def _approved(given: int, needed: int) -> Gate:
+    return Gate("APPROVALS", given >= needed, f"{given} of {needed}")
 
 
 def at_gate(found: tuple[Gate, ...]) -> bool:
@@ -233,10 +247,11 @@ def is_due(rollout: Rollout, found: tuple[Gate, ...], now: datetime) -> bool:
     """Whether the scheduler moves it on: an armed one whose time has come, or a stage that nothing holds any more."""
     if rollout.killed:
         return False
+    met = all(gate.met for gate in found)
     if rollout.state is RolloutState.ARMED:
-        return rollout.plan.start_at is not None and rollout.plan.start_at <= now
+        return met and rollout.plan.start_at is not None and rollout.plan.start_at <= now
     last = rollout.index is not None and rollout.index + 1 == len(rollout.plan.stages)
-    return rollout.state is RolloutState.RUNNING and not last and all(gate.met for gate in found)
+    return met and rollout.state is RolloutState.RUNNING and not last
 
 
 def _enter(rollout: Rollout, stage: Stage, now: datetime) -> Rollout:

@@ -698,11 +698,11 @@ def _next_verb(rollout: Rollout, *, changed: bool) -> str:
 
 
 def gates_of(tx: Transaction, rollout: Rollout) -> tuple[Gate, ...]:
-    """What holds the rollout in its stage."""
+    """What holds the rollout in its stage, or from its start."""
     analysis = measurements.last_analysis(tx, rollout.name, since=rollout.stage_time or tx.now)
     progress = Progress(
         exposures=measurements.count_exposures(tx, rollout.name, rollout.stage),
-        approvals=_approvals(tx, rollout, rollout.stage),
+        approvals=_approvals(tx, rollout, rollout.stage or transitions.START_GATE),
         may_advance=analysis is not None and analysis.may_advance,
     )
     return transitions.gates(rollout, progress, tx.now)

@@ -108,11 +108,8 @@ def _next_step(it: Rollout, unmet: Sequence[str]) -> str:
     if it.killed:
         return "the flag is off for everybody: unkill it when the cause is mended"
     match it.state:
-        case RolloutState.DRAFT:
-            return "start it, or arm it for its start time"
-        case RolloutState.ARMED:
-            start = it.plan.start_at
-            return f"starts by itself at {start:%Y-%m-%d %H:%M} UTC" if start else "start it"
+        case RolloutState.DRAFT | RolloutState.ARMED:
+            return _next_step_before_start(it, unmet)
         case RolloutState.PAUSED:
             return f"{it.reason or 'paused'}: resume it, or roll it back"
         case RolloutState.ROLLED_BACK:
@@ -127,6 +124,15 @@ def _next_step(it: Rollout, unmet: Sequence[str]) -> str:
             return f"advances by itself after {', '.join(unmet).lower() or 'the next look'}"
         case _:
             return ""
+
+
+def _next_step_before_start(it: Rollout, unmet: Sequence[str]) -> str:
+    if "APPROVALS" in unmet:
+        return "others approve its start"
+    if it.state is RolloutState.DRAFT:
+        return "start it, or arm it for its start time"
+    start = it.plan.start_at
+    return f"starts by itself at {start:%Y-%m-%d %H:%M} UTC" if start else "start it"
 
 
 def analysis(it: measurements.KeptAnalysis) -> pb.Analysis:

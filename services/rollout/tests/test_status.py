@@ -104,6 +104,22 @@ def test_status__gates__in_the_order_in_which_they_are_asked(world: World) -> No
     assert gates(world)[3] == ("WINDOW", False, "opens Mon 08:00 UTC")
 
 
+def test_status__before_the_start__tells_what_is_missing_for_it(world: World) -> None:
+    """Its time and its approvals."""
+    world.create(start="2026-03-01T08:00Z", approvals="{start: 1}")
+    before = gates(world), world.status().next_step
+    world.do("Approve", by=OTHER, gate="start")
+
+    assert before == (
+        [("TIME", False, "starts 2026-03-01 08:00 UTC"), ("APPROVALS", False, "0 of 1")],
+        "others approve its start",
+    )
+    assert (gates(world)[1], world.status().next_step) == (
+        ("APPROVALS", True, "1 of 1"),
+        "start it, or arm it for its start time",
+    )
+
+
 def test_status__without_a_hold__waits_for_a_person(world: World) -> None:
     """Who advances it."""
     world.create()
@@ -223,7 +239,7 @@ def test_preview__looks_as_the_guardrails_do_and_does_nothing(world: World) -> N
     found = world.ops.PreviewAnalysis(pb.PreviewAnalysisRequest(name=EDITION))
 
     assert (found.outcome, found.action, found.stage) == ("FAIL", "ROLLBACK", "a")
-    assert found.reason.startswith("publish.error_rate: 25.00% of 400 in the last 2 windows")
+    assert found.reason.startswith("publish.error_rate: 25.00% of 400")
     assert world.everything() == before
 
 
