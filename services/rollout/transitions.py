@@ -265,7 +265,7 @@ def _share(rollout: Rollout, stage: Stage, elapsed: timedelta) -> int:
         return stage.basis_points
     index = rollout.plan.stages.index(stage)
     before = rollout.plan.stages[index - 1].basis_points if index else 0
-    begin = min(before, stage.basis_points) if before < stage.basis_points else 0
+    begin = before if before < stage.basis_points else 0
     climbed = int((stage.basis_points - begin) * (elapsed / stage.ramp))
     return begin + climbed // _RAMP_STEP * _RAMP_STEP
 

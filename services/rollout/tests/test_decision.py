@@ -540,9 +540,9 @@ def test_narrowing__is_done_wherever_a_stage_has_seats(state: RolloutState, leav
     before = narrowing(Narrowing.EXPEL_ALL, WIDE, state=state)
     after = narrowing(Narrowing.EXPEL_ALL, Stage("all", basis_points=501, quota=9), state=state)
 
-    decided = decide(after, seated(10), now=NOW, narrowed=before)
+    decided = decide(after, seated(10, stage="earlier"), now=NOW, narrowed=before)
 
-    assert len(active(decided)) == (5 if leaves else 10)
+    assert holding(decided) == {f"enterprises/e{number}": "earlier" for number in range(1, 6 if leaves else 11)}
     check_decided(after, decided)
 
 
