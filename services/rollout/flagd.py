@@ -18,6 +18,7 @@ from flagd.sync.v1 import sync_pb2_grpc as pb_grpc
 from services.chassis.database import PLATFORM, Change, Database, Follower, Transaction
 from services.chassis.errors import ServiceError
 from services.chassis.logs import get_logger
+from services.rollout import metrics
 from services.rollout.flagd_document import AdmissionRecord, EnterpriseRecord, flagd_document
 from services.rollout.serving import CHANGES
 from services.rollout.settings import Settings
@@ -166,13 +167,17 @@ class _FlagSync(pb_grpc.FlagSyncServiceServicer):
         self, request: pb.SyncFlagsRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.SyncFlagsResponse]:
         _log.info("flagd.attached", provider=request.provider_id, peer=context.peer())
+        metrics.flagd_streams.add(1)
         told = ""
-        while context.is_active() and not self._documents.closed:
-            generation, document = self._newest(context)
-            if document != told:
-                yield pb.SyncFlagsResponse(flag_configuration=document)
-                told = document
-            self._documents.wait(generation, _LOOK_SECONDS)
+        try:
+            while context.is_active() and not self._documents.closed:
+                generation, document = self._newest(context)
+                if document != told:
+                    yield pb.SyncFlagsResponse(flag_configuration=document)
+                    told = document
+                self._documents.wait(generation, _LOOK_SECONDS)
+        finally:
+            metrics.flagd_streams.add(-1)
         # A stream that just ends is not noticed by every provider.
         context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops: attach again")
 

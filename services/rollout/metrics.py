@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from services.chassis.database import Transaction
-from services.chassis.metrics import Reading, counter
+from services.chassis.metrics import Reading, counter, running
 from services.rollout import serving, store
 from services.rollout.model import ROLLOUT_NAME, AdmissionState, Reason, Record, RolloutState
 
@@ -14,6 +14,7 @@ KILLED = "KILLED"
 _transitions = counter(
     "numerator.rollout.transitions", "Enterprises that came in, lost their place, or wait."
 )
+flagd_streams = running("numerator.rollout.flagd.streams", "Clients that are attached by flagd's protocol.")
 _admissions = Reading("numerator.rollout.admissions", "Enterprises by rollout, stage and state.")
 _state = Reading("numerator.rollout.state", "1 for the state that a rollout is in.")
 _percent = Reading("numerator.rollout.percent", "The share of the eligible that a rollout's stage takes.")
