@@ -47,6 +47,7 @@ def main(
             f"[bold]{told - started:.0f} s[/bold].\n\n"
             f"API, with every call explained   {platform.url('gateway')}/docs\n"
             f"The sandbox network              {platform.url('sandbox')}/\n"
+            f"The rollout, in a shell          .venv/bin/numerator rollout status enterprise-edition\n"
             f"What runs                        make status\n"
             f"Its logs                         make logs\n"
             f"Play it again                    make demo\n"

@@ -8,6 +8,7 @@ used again, and whatever must be new is new.
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -112,6 +113,7 @@ class Story:
     def start_rollout(self) -> None:
         """Put the plan in force, and let the rollout run."""
         self.operator = self.public.client("operator", self.places.operator_secret)
+        self.reviewer = self.public.client("reviewer", self.places.reviewer_secret)
         rollout = f"/v1/rollouts/{ROLLOUT}"
         text = PLAN.read_text()
         applied = self.operator.post("/v1/rollouts:apply", {"plan": text})
@@ -120,8 +122,9 @@ class Story:
         )
         if verb:
             self.operator.post(f"{rollout}:{verb}")
-        self._say(text.rstrip())
-        self._table("Where it stands", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
+        self.console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
+        self.console.print()
+        self._show_rollout()
 
     def register(self) -> None:
         """Register the three companies of the story and look at the closed door."""
@@ -148,7 +151,7 @@ class Story:
         self._verify(self.owner, self.tianshan)
         edition = eventually(lambda: self._admitted(self.owner), what="the admission of Tianshan Motors")
         eventually(lambda: self._let_in(self.owner), what="the gateway's knowledge of the admission")
-        self._table("Rollout", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
+        self._show_rollout()
         self._say(f"GET /v1/edition now says: admitted, stage [bold]{edition['stage']}[/bold].")
         self.results["stage"] = edition["stage"]
 
@@ -533,71 +536,108 @@ class Story:
     # Widening and rolling back
 
     def widen(self) -> None:
-        """The stage holds; ops passes over it in writing, and Kunlun Tours gets in."""
+        """The stage holds; somebody else approves, ops passes over the rest in writing, and Kunlun Tours gets in."""
         rollout = f"/v1/rollouts/{ROLLOUT}"
         simulated = self.operator.post(
             "/v1/rollouts:simulate", {"name": f"rollouts/{ROLLOUT}", "verb": "advance"}
         )
         self._say(
-            f"If it advanced: {simulated['enteringCount']} would enter, {simulated['leavingCount']} leave; "
-            f"{simulated['admittedCount']} would be in, of at most {simulated['quota']}."
+            f"What would it come to? {simulated['enteringCount']} would enter and {simulated['leavingCount']} leave; "
+            f"{simulated['admittedCount']} would be in, of at most {simulated['quota']}. But the stage holds:"
         )
-        try:
-            self.operator.post(f"{rollout}:advance")
-        except Problem as problem:
-            self._say("The stage holds:")
-            self._show_problem(problem)
-            self.operator.post(f"{rollout}:advance", {"skipHold": True, "reason": "drill of the story"})
+        held = self._held(partial(self.operator.post, f"{rollout}:advance"))
+        self._show_problem(held)
+        self.reviewer.post(f"{rollout}:approve", {"gate": self.results["stage"]})
+        self.operator.post(f"{rollout}:advance", {"skipHold": True, "reason": "drill of the story"})
+        self._say(
+            "Somebody else than the plan's author approves, and ops passes over the waiting time, with a reason."
+        )
         eventually(lambda: self._let_in(self.kunlun_owner), what="the admission of Kunlun Tours")
-        status = self.operator.get(f"{rollout}/status")
+        status = eventually(self._converged, what="the same at all gateways")
         served = status["convergence"]
-        self._table("Rollout", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
+        self._show_rollout()
         self._say(
             f"{served['convergedCount']} of {len(served['replicas'])} gateways serve it, the slowest after "
-            f"{served['slowestMs']} ms. Next: {status['nextStep']}."
+            f"{_int(served, 'slowestMs')} ms. What comes next: it {status['nextStep']}."
         )
+        self.results["held"] = held.reason
 
     def trip(self) -> None:
         """The network refuses what the company posts; the guardrail sees it and takes the stage back."""
-        rollout = f"/v1/rollouts/{ROLLOUT}"
-        self.network.refuse_posts(len(self.accounts))
-        publication = self.owner.post(
-            f"/v1/{self.enterprise}/publications",
-            {"text": f"The T7 is here. ({self.mark})", "accounts": list(self.accounts.values())},
-        )
-        self.owner.post(f"/v1/{publication['name']}:schedule")
-        deliveries = self.await_deliveries(publication["name"])
-        self._say(
-            f"The network refused {sum(d['state'] == 'FAILED' for d in deliveries)} of {len(deliveries)} posts."
-        )
+        refused: list[Json] = []
 
-        def rolled_back() -> Json | None:
-            now = self.operator.get(rollout)
+        def state() -> Json | None:
+            now = self.operator.get(f"/v1/rollouts/{ROLLOUT}")
             return now if now["state"] == "ROLLED_BACK" else None
 
-        back = eventually(rolled_back, what="the guardrail's rollback")
+        def post_until_rolled_back() -> Json | None:
+            self.network.refuse_posts(len(self.accounts))
+            refused.extend(self._post_everywhere(f"The T7 is here, part {len(refused) + 1}. ({self.mark})"))
+            with suppress(TimeoutError):
+                return eventually(state, what="the guardrail's rollback", seconds=3)
+            return None
+
+        # What is posted in the window of time in which the stage was entered does not count: so the company goes on posting.
+        back = eventually(post_until_rolled_back, what="the guardrail's rollback", seconds=120)
         problem = eventually(
             lambda: self._refused(self.kunlun_owner, "STAGE_ROLLED_BACK"), what="the rollback at the gateway"
         )
         eventually(lambda: self._let_in(self.owner), what="Tianshan Motors still in")
-        self._table("Rollout", ["stage", "state", "admitted", "waiting"], [self._rollout_row()])
-        self._say(f"Nobody touched it. The rollout says why: [bold]{back['reason']}[/bold]")
-        self._say("Kunlun Tours was in for a moment. Now:")
+        self._say(
+            f"The network has a bad day: of {len(refused)} posts it refused "
+            f"{sum(delivery['state'] == 'FAILED' for delivery in refused)}. Nobody touches the rollout, and yet:"
+        )
+        self._show_rollout()
+        self._say(f"It says why: [bold]{back['reason']}[/bold].")
+        self._say(
+            "Tianshan Motors, in before, is in still. Kunlun Tours, which came with the stage, keeps its place and is told:"
+        )
         self._show_problem(problem)
         self.results |= {"rolled_back": problem.body["admission"]["reason"], "rolled_back_by": back["cause"]}
 
+    def _converged(self) -> Json | None:
+        status = self.operator.get(f"/v1/rollouts/{ROLLOUT}/status")
+        served = status["convergence"]
+        return status if served.get("convergedCount") == len(served["replicas"]) else None
+
+    def _post_everywhere(self, text: str) -> list[Json]:
+        """A publication on all accounts; its deliveries, once each has ended."""
+        publication = self.owner.post(
+            f"/v1/{self.enterprise}/publications", {"text": text, "accounts": list(self.accounts.values())}
+        )
+        self.owner.post(f"/v1/{publication['name']}:schedule")
+        return self.await_deliveries(publication["name"])
+
+    @staticmethod
+    def _held(call: Callable[[], Json]) -> Problem:
+        """How a call is refused, which it must be."""
+        try:
+            call()
+        except Problem as problem:
+            return problem
+        raise RuntimeError("nothing held the stage")
+
     def audit(self) -> None:
         """What was done, and the proof that nobody rewrote it."""
-        events = self.operator.get("/v1/audit/events", rollout=f"rollouts/{ROLLOUT}", pageSize=6)["events"]
+        events = self.operator.get("/v1/audit/events", rollout=f"rollouts/{ROLLOUT}", pageSize=8)["events"]
         self._table(
             "The newest of the audit trail",
-            ["", "who", "what", "hash"],
-            [[each["sequence"], each["actor"], each["cause"], each["hash"][:12]] for each in events],
+            ["", "who", "did what", "why", "hash"],
+            [
+                [
+                    e["sequence"],
+                    e["actor"],
+                    e["cause"],
+                    json.loads(e["detail"]).get("reason", ""),
+                    e["hash"][:12],
+                ]
+                for e in events
+            ],
         )
         verified = self.operator.get("/v1/audit:verify")
         self._say(
-            f"{verified['checkedCount']} events computed anew and held against the anchors outside the database: "
-            f"{'nothing was rewritten' if verified['ok'] else verified['mistakes']}."
+            f"Each hash covers the one before. All {verified['checkedCount']} were computed anew and held against what was noted "
+            f"outside the database: {'nothing was rewritten' if verified['ok'] else verified['mistakes']}."
         )
         self.results["audit_ok"] = verified["ok"]
 
@@ -687,14 +727,15 @@ class Story:
         ).get("rows", [])
         return rows
 
-    def _rollout_row(self) -> list[Any]:
+    def _show_rollout(self) -> None:
         rollout = self.operator.get(f"/v1/rollouts/{ROLLOUT}")
-        return [
+        row = [
             rollout["stage"],
             rollout["state"],
             rollout.get("admittedCount", 0),
             rollout.get("waitingCount", 0),
         ]
+        self._table("Where the rollout stands", ["stage", "state", "admitted", "waiting"], [row])
 
     def _say(self, text: str) -> None:
         self.console.print(text, highlight=False)

@@ -306,7 +306,7 @@ def _break(guardrail: Guardrail, reading: Reading, verdict: Verdict) -> Verdict:
     most = guardrail.max_rate or 0.0
     windows = reading.windows[-guardrail.windows :]
     count, bad = sum(each.count for each in windows), sum(each.bad for each in windows)
-    window = f"in the last {guardrail.windows} windows"
+    last = "the last window" if guardrail.windows == 1 else f"the last {guardrail.windows} windows"
     failures = len(list(takewhile(lambda each: each.bad > most * each.count, reversed(windows))))
     rate = bad / count if count else 0.0
     judged = replace(
@@ -320,13 +320,13 @@ def _break(guardrail: Guardrail, reading: Reading, verdict: Verdict) -> Verdict:
         return replace(
             judged,
             outcome=Outcome.INCONCLUSIVE,
-            reason=f"{guardrail.metric}: only {count} samples {window}, {guardrail.min_samples} are needed",
+            reason=f"{guardrail.metric}: only {count} samples in {last}, {guardrail.min_samples} are needed",
         )
     return replace(
         judged,
         outcome=Outcome.FAIL if failures else Outcome.PASS,
-        reason=f"{guardrail.metric}: {rate:.2%} of {count} {window}, at most {most:.2%} is borne; "
-        f"over it {failures} of {guardrail.windows} in a row",
+        reason=f"{guardrail.metric}: {rate:.2%} of {count} in {last}, the plan bears {most:.2%}"
+        + (f"; {failures} of {guardrail.windows} in a row are over it" if guardrail.windows > 1 else ""),
     )
 
 

@@ -130,6 +130,11 @@ def test_numbers__add_up(told: Telling) -> None:
     assert told.counted == [told.number, told.number]
 
 
+def test_widening__needs_somebody_else(told: Telling) -> None:
+    """The stage holds until another operator has approved, whatever its author says."""
+    assert told.results["held"] == "HOLD_NOT_MET"
+
+
 def test_rollback__closes_the_wider_stage_only(told: Telling) -> None:
     """Who came in with the wider stage is out again; who was in before stays."""
     assert told.results["rolled_back"] == "STAGE_ROLLED_BACK"
