@@ -60,11 +60,11 @@ class Intake:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
-        self._refused = ""
+        self._refused = pb.Snapshot()
 
     def snapshot(self, envelope: pb.Snapshot, *, instead_of: Snapshot | None = None) -> None:
         """Take a snapshot. A damaged one is counted, logged the first time, and what we have stays."""
-        if envelope.sha256 == self._refused:
+        if envelope == self._refused:
             metrics.refused.add(1)
             return
         try:
@@ -72,7 +72,7 @@ class Intake:
         except BadSnapshotError as error:
             metrics.refused.add(1)
             _log.error("snapshot.refused", version=envelope.version, error=str(error))
-            self._refused = envelope.sha256
+            self._refused = envelope
             return
         if self.knowledge.take_snapshot(snapshot, instead_of=instead_of):
             _log.info("snapshot.taken", version=snapshot.version)
@@ -282,6 +282,7 @@ class Kept:
     def __init__(self, path: Path) -> None:
         self._snapshot_path = path
         self._admissions_path = path.with_name(f"{path.name}.admissions")
+        self._writing = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._admissions: AdmissionTable | None = None
 
@@ -310,16 +311,17 @@ class Kept:
 
     def save(self, knowledge: Knowledge) -> None:
         """Keep what is served, if it has changed. A failure is logged and no more: the files only help a cold start."""
-        snapshot, admissions = knowledge.snapshot, knowledge.admissions
-        try:
-            if snapshot and snapshot.version and snapshot is not self._snapshot:
-                _write(self._snapshot_path, snapshot.envelope.SerializeToString())
-                self._snapshot = snapshot
-            if admissions and admissions is not self._admissions:
-                _write(self._admissions_path, zlib.compress(admissions.all().SerializeToString(), 1))
-                self._admissions = admissions
-        except OSError as error:
-            _log.warning("kept.not_written", path=str(self._snapshot_path), error=str(error))
+        with self._writing:
+            snapshot, admissions = knowledge.snapshot, knowledge.admissions
+            try:
+                if snapshot and snapshot.version and snapshot is not self._snapshot:
+                    _write(self._snapshot_path, snapshot.envelope.SerializeToString())
+                    self._snapshot = snapshot
+                if admissions and admissions is not self._admissions:
+                    _write(self._admissions_path, zlib.compress(admissions.all().SerializeToString(), 1))
+                    self._admissions = admissions
+            except OSError as error:
+                _log.warning("kept.not_written", path=str(self._snapshot_path), error=str(error))
 
 
 def _write(path: Path, content: bytes) -> None:

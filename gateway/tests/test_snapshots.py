@@ -101,6 +101,17 @@ def test_snapshot__a_bad_document_changes_nothing(intake):
     assert intake.knowledge.snapshot.version == 8
 
 
+def test_snapshot__damaged_on_the_way(intake):
+    """The same version and hash with the right bytes is taken after all."""
+    good = envelope(document(8))
+    damaged = pb.Snapshot(version=good.version, sha256=good.sha256, document=good.document[:-1])
+
+    intake.snapshot(damaged)
+    intake.snapshot(good)
+
+    assert intake.knowledge.snapshot.version == 8
+
+
 def test_changes__one_after_the_other(intake):
     """A change that follows what we have is taken; one that we have is confirmed; others are a gap."""
     told = Told(record("ACTIVE"))
