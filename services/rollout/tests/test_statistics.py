@@ -54,6 +54,12 @@ def test_half_width__alpha_out_of_range__is_refused(alpha: float) -> None:
         half_width(1, 10, alpha=alpha)
 
 
+def test_lower_bound__of_means_that_only_rounding_tells_apart__is_no_harm() -> None:
+    """Where nothing varies, the last digit of a mean would be sure harm."""
+    assert lower_bound(Arm(51, 0.1 + 0.2), Arm(49, 0.3), alpha=0.05) == 0
+    assert lower_bound(Arm(51, 0.3001), Arm(49, 0.3), alpha=0.05) > 0
+
+
 @given(arms, arms, alphas)
 def test_lower_bound__is_below_the_difference_and_sees_one_arm_at_most_as_worse(
     treatment: Arm, control: Arm, alpha: float
