@@ -174,6 +174,8 @@ def unchecked(world: World) -> Iterator[Mapping[str, str]]:
                 }
                 if name == "analytics":
                     own["ANALYTICS_STORE_PATH"] = f"{folder}/columns"  # one process only may have it open
+                if name == "rollout":
+                    own["ROLLOUT_FLAGD_PORT"] = "0"
                 with (Path(folder) / f"{name}.log").open("wb") as log:
                     running.append(
                         subprocess.Popen(
