@@ -38,13 +38,15 @@ class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
         status: the HTTP status.
         document: the problem document.
         reason: what programs branch on; docs/errors.md lists them.
+        sent: whether the request itself was sent, and so may have had its effect; False for a login that failed.
     """
 
-    def __init__(self, status: int, document: Json) -> None:
+    def __init__(self, status: int, document: Json, *, sent: bool = True) -> None:
         super().__init__(document.get("detail") or f"HTTP {status}")
         self.status = status
         self.document = document
         self.reason: str = document.get("reason", "")
+        self.sent = sent
 
     @property
     def unwell(self) -> bool:
@@ -201,14 +203,17 @@ class Gateway:
             "authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}",
             "content-type": "application/x-www-form-urlencoded",
         }
-        with self._ask("POST", "/oauth2/token", b"grant_type=client_credentials", headers, 0) as answer:
-            told = self._json(answer)
-            if "error" in told:  # in the form of RFC 6749
-                told = {"reason": str(told["error"]).upper(), "detail": told.get("error_description", "")}
-            if answer.status >= HTTPStatus.BAD_REQUEST:
-                raise Problem(answer.status, told)
-            if "access_token" not in told:
-                raise self._stranger(answer)
+        try:
+            with self._ask("POST", "/oauth2/token", b"grant_type=client_credentials", headers, 0) as answer:
+                told = self._json(answer)
+                if "error" in told:  # in the form of RFC 6749
+                    told = {"reason": str(told["error"]).upper(), "detail": told.get("error_description", "")}
+                if answer.status >= HTTPStatus.BAD_REQUEST:
+                    raise Problem(answer.status, told, sent=False)
+                if "access_token" not in told:
+                    raise self._stranger(answer)
+        except UnreachableError as error:
+            raise UnreachableError(str(error), sent=False) from None
         self._tokens.put(self.url, self._client, told["access_token"], told.get("expires_in", 0))
         return str(told["access_token"])
 

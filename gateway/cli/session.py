@@ -143,7 +143,7 @@ class Session:
             self._explain(error)
         if isinstance(error, Problem) and not error.unwell:
             return REFUSED
-        if self._wrote and (isinstance(error, Problem) or error.sent):
+        if self._wrote and error.sent:
             self.note(f"it may have had its effect; repeat it safely with --request-id {self._key}")
         return UNREACHABLE
 

@@ -267,6 +267,17 @@ def test_unwell__ends_with_3_and_says_how_to_repeat(numerator, platform):
     assert lines[-1] == f"it may have had its effect; repeat it safely with --request-id {request.request_id}"
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"reason": "UNAVAILABLE", "detail": "away"}', b"<html>bad gateway</html>"]
+)
+def test_unwell__at_the_login_has_no_effect(numerator, stranger, body):
+    """A write that was never sent need not be repeated under its key."""
+    result = numerator("rollout", "pause", "x", "-r", "why", "--url", stranger(503, body))
+
+    assert result.exit_code == 3
+    assert "--request-id" not in result.stderr
+
+
 def test_unwell__of_a_read_repeats_nothing(numerator, platform):
     """What changes nothing needs no key."""
     platform.rollouts.answers["ListReplicas"] = ServiceError(
