@@ -1,9 +1,10 @@
 """Plans, rollouts and enterprises for the tests of the rules, by hand and at random; and what must be so after each decision."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from hypothesis import strategies as st
@@ -21,14 +22,18 @@ from services.rollout.model import (
     Subject,
 )
 from services.rollout.plan import (
+    Action,
     Audience,
     AudienceKind,
+    Guardrail,
+    GuardrailKind,
     Hold,
     Narrowing,
     Plan,
     Policies,
     Segment,
     Stage,
+    Worse,
     parse,
 )
 
@@ -46,6 +51,29 @@ _INELIGIBLE = frozenset(
         Reason.ELIGIBILITY_LOST,
     }
 )
+
+
+LEGAL: Mapping[str, Mapping[RolloutState, RolloutState]] = MappingProxyType(
+    {
+        "arm": {RolloutState.DRAFT: RolloutState.ARMED},
+        "start": dict.fromkeys([RolloutState.DRAFT, RolloutState.ARMED], RolloutState.RUNNING),
+        "advance": {RolloutState.RUNNING: RolloutState.RUNNING},
+        "jump": {RolloutState.RUNNING: RolloutState.RUNNING},
+        "pause": {RolloutState.RUNNING: RolloutState.PAUSED},
+        "resume": {RolloutState.PAUSED: RolloutState.RUNNING},
+        "rollback": dict.fromkeys(
+            [RolloutState.RUNNING, RolloutState.PAUSED, RolloutState.COMPLETED], RolloutState.ROLLED_BACK
+        ),
+        "restart": {RolloutState.ROLLED_BACK: RolloutState.RUNNING},
+        "complete": {RolloutState.RUNNING: RolloutState.COMPLETED},
+        "archive": dict.fromkeys(
+            [RolloutState.DRAFT, RolloutState.COMPLETED, RolloutState.ROLLED_BACK], RolloutState.ARCHIVED
+        ),
+        "kill": {state: state for state in RolloutState},
+        "unkill": {state: state for state in RolloutState},
+    }
+)
+"""Where each verb leads from where. One that was rolled back to its start is ARMED again when it is restarted."""
 
 
 def make_rollout(
@@ -166,9 +194,18 @@ def check_control(rollout: Rollout, before: Iterable[Record], after: Iterable[Re
 
 @st.composite
 def plans(
-    draw: st.DrawFn, *, rollout: str = "edition", tenants: int = 8, holds: bool = False, most_stages: int = 4
+    draw: st.DrawFn, *, tenants: int = 8, most_stages: int = 4, moves: bool = False, **fields: Any
 ) -> Plan:
-    """A plan that has no mistake, with its text; `tenants` may be named in it; `holds`: stages hold by themselves."""
+    """
+    A plan that has no mistake, with its text, so that it can be stored.
+
+    Args:
+        draw: of hypothesis.
+        tenants: how many enterprises may be named in it.
+        most_stages: named s0, s1 and so on.
+        moves: also what lets it move, or keeps it from moving: holds, approvals, a breaker.
+        fields: of the plan, as they are.
+    """
     count = draw(st.integers(1, most_stages))
     shares = sorted(draw(st.lists(_shares, min_size=count, max_size=count)))
     quotas = sorted(draw(st.lists(st.integers(1, 6), min_size=count, max_size=count)))
@@ -184,14 +221,13 @@ def plans(
         st.builds(Audience, st.just(AudienceKind.TENANTS), tenants=named),
     )
     plan = Plan(
-        rollout,
-        tuple(
+        stages=tuple(
             Stage(
                 f"s{index}",
                 draw(audiences),
                 shares[index],
                 draw(st.sampled_from([0, quotas[index], quotas[index]])),
-                draw(_holds) if holds else Hold(),
+                draw(_holds) if moves else Hold(),
                 ramp=draw(st.sampled_from([timedelta(0), timedelta(0), timedelta(hours=2)])),
             )
             for index in range(count)
@@ -200,7 +236,10 @@ def plans(
         control_share=draw(st.sampled_from([0, 0, 1_000, 5_000])),
         segments={"gold": Segment(rule=GOLD)},
         policies=Policies(narrowing=draw(st.sampled_from(Narrowing))),
-        approvals_to_start=draw(st.sampled_from([0, 0, 1])) if holds else 0,
+        approvals_to_start=draw(st.sampled_from([0, 0, 0, 1])) if moves else 0,
+        approvals_to_change=draw(st.sampled_from([0, 0, 0, 1])) if moves else 0,
+        guardrails=draw(_checks) if moves else (),
+        **{"rollout": "edition", **fields},
     )
     return parse(json.dumps(plan.outline))
 
@@ -215,3 +254,19 @@ _holds = st.sampled_from(
         Hold(exposures=1),
     ]
 )
+METRIC = "gateway.error_rate"
+"""What the breakers of random plans look at."""
+_breakers = st.builds(
+    Guardrail,
+    st.just(GuardrailKind.BREAKER),
+    st.just(METRIC),
+    worse=st.just(Worse.UP),
+    vs_control=st.just(False),
+    max_rate=st.just(0.05),
+    alpha=st.just(0.0),
+    min_samples=st.just(10),
+    windows=st.just(1),
+    action=st.sampled_from([Action.ROLLBACK, Action.PAUSE]),
+    dry_run=st.just(False),
+)
+_checks = st.one_of(st.just(()), st.tuples(_breakers))
