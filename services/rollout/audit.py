@@ -251,8 +251,13 @@ def anchor_head(tx: Transaction) -> None:
     Makes up for a process that died between commit and anchor. For the start of a process, as soon as the database answers.
     """
     _check_scope(tx)
-    if not _own_file.used and (newest := _newest(tx)):
+    if not _own_file.newest and (newest := _newest(tx)):
         _own_file.write(newest, tx.now)
+
+
+def newest_anchored() -> int:
+    """The number of the newest event that this process has anchored; 0 before the first."""
+    return _own_file.newest
 
 
 def verify(
@@ -376,10 +381,10 @@ class _AnchorFile:
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self.used = False
+        self.newest = 0
 
     def begin(self, directory: Path | None) -> None:
-        self._path, self.used = None, False
+        self._path, self.newest = None, 0
         if directory is None:
             return
         directory.mkdir(parents=True, exist_ok=True)
@@ -405,7 +410,7 @@ class _AnchorFile:
         except OSError:
             _logger.exception("anchor.write_failed", sequence=event.sequence)
         else:
-            self.used = True
+            self.newest = event.sequence
 
 
 _own_file = _AnchorFile()

@@ -11,7 +11,7 @@ from datetime import timedelta
 from services.chassis.buckets import BUCKETS
 from services.chassis.database import Transaction
 from services.chassis.logs import get_logger
-from services.rollout import changes, decision, entries, measurements, store, transitions, usecases
+from services.rollout import changes, decision, entries, measurements, metrics, store, transitions, usecases
 from services.rollout.guardrails import Analysis, Look, check
 from services.rollout.model import AdmissionState, Record, Rollout, RolloutState
 from services.rollout.plan import Action, AudienceKind, GuardrailKind
@@ -24,10 +24,10 @@ _WATCHED = frozenset({RolloutState.RUNNING, RolloutState.PAUSED})
 _log = get_logger(__name__)
 
 
-def rollouts(tx: Transaction) -> list[str]:
-    """The names of the rollouts that may have something to do."""
+def rollouts(tx: Transaction) -> list[Rollout]:
+    """Those that may have something to do."""
     idle = {RolloutState.DRAFT, RolloutState.ARCHIVED}
-    return [rollout.name for rollout in store.all_rollouts(tx) if rollout.state not in idle]
+    return [rollout for rollout in store.all_rollouts(tx) if rollout.state not in idle]
 
 
 def expire(tx: Transaction) -> None:
@@ -70,6 +70,7 @@ def look(tx: Transaction, rollout: Rollout) -> Rollout:
     before = measurements.page_analyses(tx, rollout.name, limit=1)
     analysis = analyse(tx, rollout)
     measurements.save_analysis(tx, rollout.name, rollout.stage, analysis)
+    metrics.looked(tx, rollout.name, analysis)
     tx.append_change(usecases.ROLLOUTS, rollout.name, {})
     running = rollout.state is RolloutState.RUNNING
     if analysis.action is Action.ROLLBACK:

@@ -404,6 +404,14 @@ def count_records(tx: Transaction) -> dict[tuple[str, str, str], int]:
     return {(row["rollout"], row["stage"], row["state"]): row["count"] for row in rows}
 
 
+def count_waiting(tx: Transaction) -> dict[str, int]:
+    """How many wait for a place, by rollout; one for which nobody waits is missing."""
+    rows = tx.execute(
+        "select rollout, count(*) as count from admissions where queue_key <> '' group by rollout"
+    )
+    return {row["rollout"]: row["count"] for row in rows}
+
+
 _parse = lru_cache(maxsize=64)(plans.parse)
 """Plans do not change under their text, and each decision reads them."""
 

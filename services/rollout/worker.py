@@ -61,18 +61,21 @@ class Worker:
         with database.transaction(PLATFORM) as tx:
             scheduler.expire(tx)
             scheduler.apply_due_changes(tx)
-            names = scheduler.rollouts(tx)
+            names = [rollout.name for rollout in scheduler.rollouts(tx)]
         for name in names:
             try:
                 with database.transaction(PLATFORM) as tx:
                     scheduler.step(tx, name, look_every=self._look_every)
             except ServiceError as error:  # the others go on; this one is tried again in a second
                 _log.warning("rollout.step_failed", rollout=name, reason=error.reason)
+                metrics.stepped(error.reason)
+            else:
+                metrics.stepped("OK")
 
     @every(10)
     def measure(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
-            metrics.read(tx)
+            metrics.read(tx, {each.name: usecases.gates_of(tx, each) for each in scheduler.rollouts(tx)})
             audit.anchor_head(tx)
 
     @every(60)
