@@ -59,7 +59,60 @@ _ROLLOUT = [
     lines(
         "Newest snapshot", Unit.VERSION,
         "Gateways follow within two seconds (board: overview).",
-        Query("max(numerator_rollout_snapshot_version)", "published"),
+        Query("max(numerator_rollout_snapshot_version)", "snapshot"),
+        Query("max(numerator_rollout_admissions_version)", "admissions"),
+        width=6,
+    ),
+    lines(
+        "What holds the stages", Unit.COUNT,
+        "1 for what a rollout waits for. Only APPROVALS or PERSON left: somebody has to act.",
+        Query("max by (rollout, kind) (numerator_rollout_gates)", "{{rollout}} {{kind}}"),
+        width=6,
+    ),
+    lines(
+        "Looks of the guardrails", Unit.PER_SECOND,
+        "By what they found and did. PAUSE or ROLLBACK: docs/runbook.md, RolloutStoppedItself.",
+        Query(
+            or_zero(per_second("numerator_rollout_analyses_total", "rollout", "outcome", "action")),
+            "{{rollout}} {{outcome}} {{action}}",
+        ),
+        width=6,
+    ),
+    lines(
+        "Gateways that serve", Unit.COUNT,
+        "By whether they serve the newest; for more than a moment none should serve something older.",
+        Query("max by (converged) (numerator_rollout_replicas)", "newest: {{converged}}"),
+        width=6,
+    ),
+    lines(
+        "Decision to the slowest gateway", Unit.SECONDS,
+        "Milliseconds. Two seconds and more: pushes do not arrive, and gateways ask (RabbitMQ? board: broker).",
+        Query("max(numerator_rollout_convergence_lag_seconds)", "slowest"),
+        width=6,
+    ),
+    lines(
+        "Companies that wait for a place", Unit.COUNT,
+        "By rollout. A quota can be raised in the plan.",
+        Query("max by (rollout) (numerator_rollout_waitlist)", "{{rollout}}"),
+        width=6,
+    ),
+    lines(
+        "Audit trail", Unit.VERSION,
+        "Events, and those that are anchored outside the database: one line above the other (docs/runbook.md, AuditNotAnchored).",
+        Query("max(numerator_rollout_audit_head)", "head"),
+        Query("max(numerator_rollout_audit_anchored)", "anchored"),
+        width=6,
+    ),
+    lines(
+        "Steps of the scheduler", Unit.PER_SECOND,
+        "One for each live rollout and worker. None: nothing starts, widens or is rolled back by itself.",
+        Query(or_zero(per_second("numerator_rollout_scheduler_steps_total", "outcome")), "{{outcome}}"),
+        width=6,
+    ),
+    lines(
+        "flagd clients", Unit.COUNT,
+        "In-process providers of other programs that are attached.",
+        Query(or_zero("sum(numerator_rollout_flagd_streams)"), "attached"),
         width=6,
     ),
 ]  # fmt: skip
