@@ -401,6 +401,24 @@ def test_rollback__of_who_was_revoked_since__gives_nothing_back(world: World) ->
     assert world.active() == {enterprise(2)}
 
 
+def test_rollback__that_would_not_be_exact__changes_nothing(world: World) -> None:
+    """It is not reported as done, whatever the reason; a kill works all the same."""
+    world.create()
+    world.verify(1, 2)
+    world.do("Start")
+    world.forge_anchors()
+    before = world.everything()
+
+    told = refused(world.do, "Rollback")
+
+    assert (told.kind, told.reason) == (grpc.StatusCode.INTERNAL, "ROLLBACK_NOT_EXACT")
+    assert told.text == (
+        "rollouts/edition would not serve what it served before; nothing was changed. Kill it to switch it off"
+    )
+    assert world.everything() == before
+    assert world.do("Kill").killed
+
+
 @pytest.mark.parametrize("verb", ["Kill", "Rollback"])
 def test_breaking_the_glass__needs_no_approval_and_opens_a_review(world: World, verb: str) -> None:
     """Somebody else looks at it afterwards."""
