@@ -323,7 +323,8 @@ class _Builder:
             required = "REQUIRED" in behaviours(field) and not field.is_repeated
             if required:
                 schema["minLength"] = 1
-            schema["maxLength"] = bounds.max_length or MAX_LENGTH
+            if bounds.max_length or "OUTPUT_ONLY" not in behaviours(field):  # nobody checks what we say
+                schema["maxLength"] = bounds.max_length or MAX_LENGTH
             if bounds.pattern:
                 may_be_empty = unset and not required
                 schema["pattern"] = f"^(?:{bounds.pattern}){'?' if may_be_empty else ''}$"

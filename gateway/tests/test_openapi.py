@@ -150,6 +150,10 @@ def test_operation__tells_what_the_services_check():
     assert schemas["targeting.RuleList"]["properties"]["rules"]["minItems"] == 1
     assert schemas["targeting.Rule"]["maxProperties"] == 1
     assert schemas["placement.Module"]["properties"]["title"]["minLength"] == 1
+    assert schemas["placement.Module"]["properties"]["title"]["maxLength"] == 120
+    assert (
+        "maxLength" not in schemas["rollout.AuditEvent"]["properties"]["detail"]
+    )  # ours, and as long as it is
 
 
 def test_operation__statuses_fit_the_method():

@@ -51,6 +51,8 @@ class ChangeState(StrEnum):
     CONFLICTED = "CONFLICTED"
 
 
+_LONGEST_REASON = 500
+"""In characters; a review's has a word before what somebody said, who may have said as much."""
 _OPEN = frozenset({ChangeState.IN_REVIEW, ChangeState.APPROVED, ChangeState.SCHEDULED})
 
 
@@ -260,7 +262,7 @@ def open_review(
         rollout=rollout,
         kind=ChangeKind.REVIEW,
         author=author,
-        reason=reason,
+        reason=reason[:_LONGEST_REASON],
         base_version=base_version,
         approvals_needed=1,
         create_time=tx.now,

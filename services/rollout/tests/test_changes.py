@@ -436,6 +436,19 @@ def test_review__is_closed_by_somebody_else(office: Office) -> None:
     assert refused(lambda: office.apply(closed)) == "CHANGE_IS_REVIEW"
 
 
+def test_review__of_the_longest_reason__says_its_beginning(office: Office) -> None:
+    """A reason as long as it may be fits, with the word before it."""
+    opened = office.do(
+        changes.open_review,
+        rollout="rollouts/edition",
+        author=AUTHOR,
+        reason="kill: " + 500 * "x",
+        base_version=1,
+    )
+
+    assert opened.reason == "kill: " + 494 * "x"
+
+
 # Gates
 
 
