@@ -303,6 +303,20 @@ def records(
     return decided, [Record(subject) for name, subject in known.items() if name not in decided]
 
 
+def held(tx: Transaction, rollout: str) -> dict[str, str]:
+    """Who has a seat, with the stage of the admission."""
+    rows = tx.execute("select enterprise, stage from admissions where rollout = %s and held", (rollout,))
+    return {row["enterprise"]: row["stage"] for row in rows}
+
+
+def revoked(tx: Transaction, rollout: str) -> frozenset[str]:
+    """Whose admission was revoked."""
+    rows = tx.execute(
+        "select enterprise from admissions where rollout = %s and state = 'REVOKED'", (rollout,)
+    )
+    return frozenset(row["enterprise"] for row in rows)
+
+
 def taken(tx: Transaction, rollout: str, but: Collection[str]) -> Taken:
     """What of the seats all enterprises hold but these."""
     row = tx.execute(

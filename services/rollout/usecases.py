@@ -7,7 +7,7 @@ from typing import Any
 
 from numerator.events.v1 import rollout_pb2 as events
 
-from services.chassis.database import Transaction
+from services.chassis.database import Telling, Transaction
 from services.chassis.errors import Kind, ServiceError, etag_mismatch, invalid, not_found
 from services.rollout import (
     audit,
@@ -233,11 +233,7 @@ def rollback(
 
 def _verify_rollback(tx: Transaction, after: Rollout, anchor: Anchor) -> None:
     """Raise INTERNAL, and so undo everything, unless what is stored now is what was served at the anchor."""
-    stored, _ = store.records(tx, after)
-    held = {record.enterprise: record.stage for record in stored.values() if record.held}
-    revoked = {
-        name for name in anchor.held if name in stored and stored[name].state is AdmissionState.REVOKED
-    }
+    held, revoked = store.held(tx, after.name), store.revoked(tx, after.name)
     expected = {name: stage for name, stage in anchor.held.items() if name not in revoked}
     if held != expected or after.stage != anchor.stage:
         raise ServiceError(
@@ -746,18 +742,12 @@ def _change(
     before = _locked(tx, name, etag)
     after = transition(before)
     if widens:
-        store.push_anchor(tx, before, _anchor(tx, before))
+        served = Anchor(before.stage, before.stage_time, before.basis_points, store.held(tx, name))
+        store.push_anchor(tx, before, served)
     after = _save(tx, before, after, actor=actor, cause=cause, detail=detail or {}, narrows=narrows)
     if after.stage and after.stage != before.stage:
         tx.emit(events.StageEntered(rollout=name, stage=after.stage), subject=name)
     return after
-
-
-def _anchor(tx: Transaction, rollout: Rollout) -> Anchor:
-    """What is served now."""
-    known, _ = store.records(tx, rollout)
-    held = {record.enterprise: record.stage for record in known.values() if record.held}
-    return Anchor(rollout.stage, rollout.stage_time, rollout.basis_points, held)
 
 
 def _locked(tx: Transaction, name: str, etag: str) -> Rollout:
@@ -867,18 +857,18 @@ def _decide(
 def _tell_each(
     tx: Transaction, rollout: Rollout, known: Mapping[str, Record], changed: Iterable[Record]
 ) -> None:
+    told: list[Telling] = []
     for record in changed:
-        was = record.enterprise in known and known[record.enterprise].is_active
+        name, was = record.enterprise, _was_active(known, record)
         if record.is_active and not was:
-            granted = events.AdmissionGranted(
-                rollout=rollout.name, enterprise=record.enterprise, stage=record.stage
-            )
-            tx.emit(granted, subject=record.enterprise, enterprise=record.enterprise)
+            granted = events.AdmissionGranted(rollout=rollout.name, enterprise=name, stage=record.stage)
+            told.append(Telling(granted, name, name))
         elif was and not record.is_active:
             revoked = record.state is AdmissionState.REVOKED
             kind = events.AdmissionRevoked if revoked else events.AdmissionSuspended
-            out = kind(rollout=rollout.name, enterprise=record.enterprise, reason=record.reason)
-            tx.emit(out, subject=record.enterprise, enterprise=record.enterprise)
+            out = kind(rollout=rollout.name, enterprise=name, reason=record.reason)
+            told.append(Telling(out, name, name))
+    tx.emit_all(told)
 
 
 def _write_down(

@@ -19,7 +19,7 @@ from services.chassis.database.migration import MigrationError, migrate
 from services.chassis.database.pool import Database
 from services.chassis.database.retention import purge, purge_changes, retell
 from services.chassis.database.scope import PLATFORM, PUBLIC, Scope, Tenant
-from services.chassis.database.transaction import CALLER, Change, Transaction
+from services.chassis.database.transaction import CALLER, Change, Telling, Transaction
 
 __all__ = [
     "CALLER",
@@ -32,6 +32,7 @@ __all__ = [
     "MigrationError",
     "Scope",
     "Subscription",
+    "Telling",
     "Tenant",
     "Transaction",
     "migrate",

@@ -52,6 +52,16 @@ class Change:
     enterprise: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One of many events; as the arguments of `Transaction.emit`."""
+
+    message: Message
+    subject: str
+    enterprise: str | None = None
+    ordering_key: str | None = None
+
+
 class Transaction:
     """
     An open transaction. Made by `Database.transaction`; for one thread.
@@ -130,27 +140,46 @@ class Transaction:
             The event's id.
 
         """
-        content_type, body = events.encode(message)
-        event_id = new_id()
+        row = self._outbox_row(Telling(message, subject, enterprise, ordering_key))
         self.execute(
             """
             insert into outbox
-              (id, type, subject, ordering_key, enterprise, time, content_type, body, traceparent)
+              (id, type, subject, ordering_key, enterprise, content_type, body, time, traceparent)
             values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
-            (
-                event_id,
-                events.event_type(type(message)),
-                subject,
-                ordering_key or subject,
-                enterprise or self.enterprise,
-                self.now,
-                content_type,
-                body,
-                capture_context(),
-            ),
+            (*row, self.now, capture_context()),
         )
-        return event_id
+        return cast("str", row[0])
+
+    def emit_all(self, told: Iterable[Telling]) -> None:
+        """Tell many events, in their order, in one statement; see `emit`."""
+        rows = [self._outbox_row(each) for each in told]
+        if not rows:
+            return
+        self.execute(
+            """
+            insert into outbox
+              (id, type, subject, ordering_key, enterprise, content_type, body, time, traceparent)
+            select id, type, subject, ordering_key, enterprise, content_type, body, %s, %s
+            from unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bytea[])
+              with ordinality
+              as told (id, type, subject, ordering_key, enterprise, content_type, body, place)
+            order by place
+            """,
+            (self.now, capture_context(), *map(list, zip(*rows, strict=True))),
+        )
+
+    def _outbox_row(self, told: Telling) -> tuple[Any, ...]:
+        content_type, body = events.encode(told.message)
+        return (
+            new_id(),
+            events.event_type(type(told.message)),
+            told.subject,
+            told.ordering_key or told.subject,
+            told.enterprise or self.enterprise,
+            content_type,
+            body,
+        )
 
     def record_event(self, handler: str, event_id: str) -> bool:
         """

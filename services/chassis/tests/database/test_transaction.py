@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from psycopg import errors
 
-from services.chassis.database import PLATFORM, PUBLIC, Tenant
+from services.chassis.database import PLATFORM, PUBLIC, Telling, Tenant
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.tests.database.conftest import MIGRATIONS
 from services.chassis.tests.database.samples import NoteSealed, NoteWritten
@@ -135,6 +135,29 @@ def test_emit__takes_what_it_is_given(database, admin):
     assert (row["enterprise"], row["ordering_key"], row["content_type"], row["body"]) == (
         "enterprises/other", "k", "application/protobuf", b"\x0a\x01\x01",
     )  # fmt: skip
+
+
+def test_emit_all__is_as_emitting_one_after_the_other(database, admin):
+    """The same rows in the same order, but for the ids."""
+    told = [
+        Telling(NoteWritten(note=f"notes/{n}", number=n), f"notes/{n}", ordering_key="k" if n % 2 else None)
+        for n in range(100)
+    ]
+    told.append(Telling(NoteSealed(seal=b"\x01"), "s", "enterprises/other"))
+    with database.transaction(PLATFORM) as tx:
+        for each in told:
+            tx.emit(
+                each.message,
+                subject=each.subject,
+                enterprise=each.enterprise,
+                ordering_key=each.ordering_key,
+            )
+        tx.emit_all(told)
+        tx.emit_all([])
+
+    rows = [{**row, "id": "", "sequence": 0} for row in outbox(admin)]
+    assert rows[: len(told)] == rows[len(told) :]
+    assert len({row["id"] for row in outbox(admin)}) == 2 * len(told)
 
 
 @pytest.mark.parametrize("scope", [ACME, PLATFORM, PUBLIC])
