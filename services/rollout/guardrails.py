@@ -153,8 +153,8 @@ class Look:
         stages: how many the plan has. Each begins its comparisons anew, so they share the chance of a false alarm, as the checks
             of one kind do (Bonferroni).
         policies: what to do when there is nothing to judge by.
-        treated_share: the part of both arms together that the treatment should have, by configuration; None when there is none
-            to go by, as where a list or a quota says who is in.
+        treated_share: the part of all who are in either arm that is in the treatment, which those who are seen should have, too;
+            None where that is nothing to go by, as where a list or a quota says who is in.
         at_gate: whether nothing else holds the stage any more, so that it matters that a look is inconclusive.
         previous: the verdicts of the look before, in this stage.
     """

@@ -8,7 +8,6 @@ comes out the same. A stage's time counts from when it was really entered, so th
 
 from datetime import timedelta
 
-from services.chassis.buckets import BUCKETS
 from services.chassis.database import Transaction
 from services.chassis.logs import get_logger
 from services.rollout import changes, decision, entries, measurements, metrics, store, transitions, usecases
@@ -115,7 +114,7 @@ def analyse(tx: Transaction, rollout: Rollout) -> Analysis:
             stage_entered=entered,
             stages=len(plan.stages),
             policies=plan.policies,
-            treated_share=_treated_share(rollout),
+            treated_share=_treated_share(rollout, len(treated), len(control)),
             at_gate=transitions.at_gate(usecases.gates_of(tx, rollout)),
             previous=previous.verdicts if previous else (),
         ),
@@ -129,14 +128,16 @@ def _is_compared(rollout: Rollout, record: Record) -> bool:
     return eligible and out and decision.is_control(rollout.plan, record.subject)
 
 
-def _treated_share(rollout: Rollout) -> float | None:
-    """What part of both arms the plan lets in; None where a list, a segment or a quota decides, and there is no share."""
-    stage, control = rollout.current_stage, rollout.plan.control_share
-    if (
-        stage is None
-        or stage.quota
-        or any(each.audience.kind is not AudienceKind.EVERYONE for each in decision.reached(rollout))
-    ):
+def _treated_share(rollout: Rollout, treated: int, control: int) -> float | None:
+    """
+    What part of both arms is in: who is seen of them should come near it. None where an arm is empty, and where a list, a
+    segment or a quota says who is in, for who is chosen does not do as much as others.
+
+    Of those who are in, not of the plan's shares: a ramp, a narrowing that expels nobody and the allow list change these alone.
+    """
+    stage = rollout.current_stage
+    if not (treated and control) or stage is None or stage.quota:
         return None
-    treated = rollout.basis_points * (BUCKETS - control)
-    return treated / (treated + control * BUCKETS)
+    if any(each.audience.kind is not AudienceKind.EVERYONE for each in decision.reached(rollout)):
+        return None
+    return treated / (treated + control)

@@ -239,8 +239,13 @@ def _approved(given: int, needed: int) -> Gate:
 
 
 def at_gate(found: tuple[Gate, ...]) -> bool:
-    """Whether time and exposures are met, so that the analysis decides."""
-    return all(gate.met for gate in found if gate.kind in {"TIME", "EXPOSURES"})
+    """
+    Whether the stage has had the time and the exposures that it asks for, so that the analysis decides.
+
+    Never where it asks for neither: then it is no wonder that there is too little to tell, and nothing waits for it.
+    """
+    asked = [gate.met for gate in found if gate.kind in {"TIME", "EXPOSURES"}]
+    return bool(asked) and all(asked)
 
 
 def is_due(rollout: Rollout, found: tuple[Gate, ...], now: datetime) -> bool:

@@ -465,6 +465,14 @@ def test_at_gate__when_time_and_exposures_are_met() -> None:
     assert transitions.at_gate(gates(rollout, Progress(exposures=1), NOW + HOUR))
 
 
+@pytest.mark.parametrize("hold", [Hold(), Hold(approvals=1), Hold(window=OPEN)])
+def test_at_gate__never_where_neither_time_nor_exposures_are_asked_for(hold: Hold) -> None:
+    """Or each such stage would be paused as inconclusive as soon as it begins."""
+    rollout = make_rollout(Stage("a", hold=hold), Stage("b"), at=0, **GUARDED)
+
+    assert not transitions.at_gate(gates(rollout, Progress(approvals=1), NOW))
+
+
 def test_refusal__says_what_to_do_instead() -> None:
     """With the name and the state for programs."""
     with pytest.raises(ServiceError) as error:
