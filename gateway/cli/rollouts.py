@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -78,6 +79,31 @@ def plans(
     session.tell(found, lambda each: [each["plan"].removesuffix("\n")])
 
 
+@command(app)
+def export(session: Session, name: Name) -> None:
+    """Print the plan in force as it was written; `apply` takes it, here or elsewhere."""
+    session.tell(session.gateway.get(f"/v1/{name}"), lambda each: [each["plan"].removesuffix("\n")])
+
+
+@command(app, writes=True)
+def promote(
+    session: Session,
+    name: Name,
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="URL", help="The other platform's gateway.")],
+    to_secret_file: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The client's secret there, as --secret-file here.")
+    ] = None,
+) -> None:
+    """Put the plan in force on another platform, as from staging to production. Its stage and who is in stay behind."""
+    there = Session(replace(session.settings, url=to, secret_file=to_secret_file, secret=""))
+    plan = session.gateway.get(f"/v1/{name}")["plan"]
+    if session.settings.dry_run:
+        there.tell(compare(there, plan), show.compared)
+    else:
+        there.tell(there.write("POST", "/v1/rollouts:apply", {"plan": plan}), show.applied)
+
+
 # Where they stand
 
 
@@ -97,6 +123,18 @@ def status(session: Session, name: Name) -> None:
 def analyses(session: Session, name: Name, limit: Limit = 20) -> None:
     """List what the guardrails found, newest first."""
     session.tell(session.gateway.list(f"/v1/{name}/analyses", "analyses", most=limit), show.analyses)
+
+
+@command(app)
+def preview(session: Session, name: Name) -> None:
+    """Look at what is measured now as the guardrails do, and do nothing about it."""
+    session.tell({"analyses": [session.gateway.get(f"/v1/{name}:previewAnalysis")]}, show.analyses)
+
+
+@command(app)
+def snapshot(session: Session) -> None:
+    """Print the document that gateways serve from: flags and stages."""
+    session.tell(session.gateway.get("/v1/snapshot"), show.snapshot)
 
 
 @command(app)

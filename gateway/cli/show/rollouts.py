@@ -1,5 +1,6 @@
 """Rollouts, their plans, and what would become of them."""
 
+import json
 from collections.abc import Iterator
 from datetime import datetime
 
@@ -155,6 +156,13 @@ def analyses(answer: Json) -> Iterator[RenderableType]:
         ),
         none="the guardrails have not looked yet",
     )
+
+
+def snapshot(answer: Json) -> Iterator[RenderableType]:
+    """The document, below its versions."""
+    yield f"snapshot v{answer['version']}, admissions v{answer['admissionsVersion']}, {answer['sha256'][:12]}"
+    if answer["document"]:
+        yield json.dumps(json.loads(answer["document"]), ensure_ascii=False, indent=2)
 
 
 def plans(answer: Json) -> Iterator[RenderableType]:

@@ -5,6 +5,7 @@ from textwrap import dedent
 
 import pytest
 from numerator.rollout.v1 import rollout_pb2 as pb
+from numerator.rollout.v1 import serving_pb2
 
 from gateway.cli.tests import made
 from services.chassis.errors import FieldViolation, Kind, ServiceError, invalid_fields
@@ -170,6 +171,57 @@ def test_plans__lists_versions_and_prints_one(numerator, platform):
     """)
     assert printed.stdout == "rollout: a\n"
     assert absent.exit_code == 2
+
+
+def test_export__prints_the_plan_in_force(numerator, platform):
+    """As it was written, to be kept in a file."""
+    platform.rollouts.answers["GetRollout"] = pb.Rollout(
+        name="rollouts/enterprise-edition", plan="rollout: a  # ours\n"
+    )
+
+    assert numerator("rollout", "export", "enterprise-edition").stdout == "rollout: a  # ours\n"
+
+
+@pytest.mark.parametrize("dry", [False, True])
+def test_promote__applies_the_plan_elsewhere(numerator, platform, environment, dry):
+    """The plan of one platform is put in force on another; here both are one. A dry run only compares."""
+    platform.rollouts.answers["GetRollout"] = pb.Rollout(
+        name="rollouts/enterprise-edition", plan="rollout: a\n"
+    )
+    platform.rollouts.answers["ApplyPlan"] = pb.ApplyPlanResponse(
+        rollout=pb.Rollout(name="rollouts/enterprise-edition"), created=True
+    )
+    target = ["--to", platform.url, "--to-secret-file", environment["NUMERATOR_CLIENT_SECRET_FILE"]]
+
+    result = numerator("rollout", "promote", "enterprise-edition", *target, *(["--dry-run"] if dry else []))
+
+    assert result.exit_code == 0
+    (request,) = platform.rollouts.asked("ApplyPlan")
+    assert (request.plan, request.validate_only) == ("rollout: a\n", dry)
+
+
+def test_preview__tells_what_the_guardrails_would_say(numerator, platform):
+    """The same table as that of looks that were taken."""
+    platform.rollouts.answers["PreviewAnalysis"] = pb.Analysis(
+        time=made.ago(),
+        stage="ring-1",
+        outcome="PASS",
+        action="NONE",
+        reason="nothing speaks against going on",
+    )
+
+    assert "nothing speaks against going on" in numerator("rollout", "preview", "enterprise-edition").stdout
+
+
+def test_snapshot__is_printed_for_people(numerator, platform):
+    """The versions, and the document."""
+    platform.rollouts.answers["ShowSnapshot"] = serving_pb2.ShowSnapshotResponse(
+        version=7, admissions_version=9, sha256="ab" * 32, document='{"flags":{}}'
+    )
+
+    printed = numerator("rollout", "snapshot").stdout
+
+    assert printed == 'snapshot v7, admissions v9, abababababab\n{\n  "flags": {}\n}\n'
 
 
 # Where they stand
