@@ -199,8 +199,9 @@ def unchecked(world: World) -> Iterator[Mapping[str, str]]:
 _PYTHON = {"PYTHONPATH": f"{ROOT}:{ROOT / '.local' / 'stubs'}"}
 
 
-def _await_serving(port: int, seconds: float = 60) -> None:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def _await_serving(port: int, seconds: float = 120) -> None:
+    often = [("grpc.max_reconnect_backoff_ms", 1000)]  # or a process that is slow to start is not asked again for a minute
+    with grpc.insecure_channel(f"127.0.0.1:{port}", often) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True
         )
