@@ -166,10 +166,14 @@ def spark(points: Sequence[tuple[float, float]], frame: Frame) -> str:
     )
 
 
+_LEAST_SPAN = 1e-300
+"""Less is nothing: its tenth part is no number any more."""
+
+
 def scale(low: float, high: float) -> tuple[float, float, float]:
     """The lowest and the highest value of an axis that has room for both, and the distance of its marks."""
     low = min(0.0, low)
-    if high <= low:
+    if high - low < _LEAST_SPAN:
         high = low + 1
     rough = (high - low) / _Y_TICKS
     power = 10.0 ** math.floor(math.log10(rough))

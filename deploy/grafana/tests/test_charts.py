@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploy.grafana.charts import Frame, amount, chart, color, legend, scale, spark
@@ -28,6 +28,7 @@ def test_amount__is_short_and_has_its_unit(value: float, unit: str, text: str) -
 
 
 @given(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12))
+@example(0.0, 5e-324)
 def test_scale__has_room_for_all_values(one: float, other: float) -> None:
     """The axis holds zero and both values, and has a few marks only."""
     low, high, step = scale(min(one, other), max(one, other))

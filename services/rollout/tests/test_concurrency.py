@@ -9,7 +9,7 @@ from numerator.events.v1 import rollout_pb2 as events
 
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.testing.outcomes import reason_of
-from services.rollout.tests.world import World, enterprise
+from services.rollout.tests.world import World, enterprise, plan
 
 
 def at_once(calls: Iterable[Callable[[], object]], threads: int = 16) -> Counter[str]:
@@ -44,7 +44,7 @@ def until_done(call: Callable[[], object]) -> Callable[[], None]:
 
 def test_quota__200_verifications_at_once__admit_exactly_50(world: World) -> None:
     """Through real transactions: 50 are in, each was told once, and 150 wait in places 1 to 150."""
-    world.create(stages=[("private-beta", 10_000, 50)])
+    world.create(stages="  - {ring: private-beta, quota: 50}")
     world.do("Start")
 
     assert at_once(until_done(lambda number=number: world.verify(number)) for number in range(200)) == {
@@ -85,5 +85,12 @@ def test_advance__by_eight_who_saw_the_same__widens_once(world: World) -> None:
 
 
 def test_create__twice_at_once__makes_one(world: World) -> None:
-    """One of eight."""
-    assert at_once(world.create for _ in range(8)) == {"OK": 1, "ROLLOUT_EXISTS": 7}
+    """The same plan, eight times: one rollout of one version, made by one of them."""
+    made: list[bool] = []
+
+    def apply() -> None:
+        made.append(world.apply(plan()).created)
+
+    assert at_once(apply for _ in range(8)) == {"OK": 8}
+    assert sorted(made) == [False] * 7 + [True]
+    assert [each["version"] for each in world.rows("plans")] == [1]
