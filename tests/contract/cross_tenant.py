@@ -200,7 +200,8 @@ _PYTHON = {"PYTHONPATH": f"{ROOT}:{ROOT / '.local' / 'stubs'}"}
 
 
 def _await_serving(port: int, seconds: float = 120) -> None:
-    often = [("grpc.max_reconnect_backoff_ms", 1000)]  # or a process that is slow to start is not asked again for a minute
+    # Or a process that is slow to start is not asked again for most of a minute.
+    often = [("grpc.max_reconnect_backoff_ms", 1000)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", often) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(
             health_pb2.HealthCheckRequest(), timeout=seconds, wait_for_ready=True

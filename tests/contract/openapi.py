@@ -31,7 +31,7 @@ CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-SECONDS = 240
+SECONDS = 400
 """How long all runs together may take."""
 
 ROLLOUT = "fuzz"
@@ -82,7 +82,7 @@ class Result:
         )
 
 
-def measure(world: World, *, seed: int, examples: int = 10) -> Result:
+def measure(world: World, *, seed: int, examples: int = 6) -> Result:
     """
     Try every operation as a caller who may call it, mostly with names of what exists.
 
