@@ -34,7 +34,6 @@ from services.rollout.plan import (
     Segment,
     Stage,
     Worse,
-    parse,
 )
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -241,7 +240,7 @@ def plans(
         guardrails=draw(_checks) if moves else (),
         **{"rollout": "edition", **fields},
     )
-    return parse(json.dumps(plan.outline))
+    return replace(plan, text=json.dumps(plan.outline))
 
 
 _shares = st.sampled_from([100, 1_000, 2_500, 5_000, 7_500, 10_000])
