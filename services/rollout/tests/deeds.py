@@ -14,6 +14,7 @@ import psycopg
 from hypothesis import strategies as st
 from numerator.events.v1 import rollout_pb2 as events
 from numerator.rollout.v1 import admissions_pb2, changes_pb2, flags_pb2, serving_pb2
+from numerator.rollout.v1 import rollout_pb2 as pb
 from openfeature.contrib.tools.flagd.core import FlagdCore
 from openfeature.evaluation_context import EvaluationContext
 
@@ -78,6 +79,12 @@ class Doing:
         current = self.world.get(name).etag if etag else ""
         known = str(int(current) - 1) if etag == "stale" else current
         self.world.do(verb, name, etag=known, **options)
+
+    def onward(self, name: str) -> None:
+        """Whatever comes next, with the approval that it may need."""
+        rollout = self.world.get(name)
+        self.do(Deed("approve", (name, rollout.stage or "start")))
+        self.do(next_deed(rollout))
 
     def approve(self, name: str, gate: str) -> None:
         self.world.do("Approve", name, by=OTHER, gate=gate)
@@ -201,6 +208,18 @@ class Doing:
                 scheduler.step(tx, name, look_every=timedelta(seconds=15))
 
 
+def next_deed(rollout: pb.Rollout) -> Deed:
+    """What a person would do next with a rollout; to one that is archived, nothing that is possible."""
+    at_last = rollout.stage == rollout.stages[-1].id
+    verb = {
+        pb.Rollout.RUNNING: "Complete" if at_last else "Advance",
+        pb.Rollout.PAUSED: "Resume",
+        pb.Rollout.ROLLED_BACK: "Restart",
+        pb.Rollout.COMPLETED: "Rollback",
+    }.get(rollout.state, "Start")
+    return Deed("verb", (rollout.name, verb, "", {"skip_hold": True} if verb == "Advance" else {}))
+
+
 _names = st.sampled_from([EDITION, EDITION, EDITION, PANEL])
 _numbers = st.integers(1, ENTERPRISES)
 
@@ -229,10 +248,10 @@ _options = {
     "Jump": st.fixed_dictionaries({"stage": st.sampled_from(STAGES)}),
     "Rollback": st.fixed_dictionaries({"to_start": st.booleans()}),
 }
-VERB = st.sampled_from(
-    [each for each in VERBS if each != "Archive"] + ["Start", "Advance", "Advance", "Resume", "Restart"]
-).flatmap(lambda verb: _deed("verb", _names, st.just(verb), _etags, _options.get(verb, st.just({}))))
-ARCHIVE = _deed("verb", _names, st.just("Archive"), _etags, st.just({}))
+VERB = st.sampled_from(VERBS).flatmap(
+    lambda verb: _deed("verb", _names, st.just(verb), _etags, _options.get(verb, st.just({})))
+)
+ONWARD = _deed("onward", _names)
 PLAN = _deed("apply", _some_plan())
 APPROVAL = _deed("approve", _names, st.sampled_from(["start", *STAGES]))
 CHANGE = st.one_of(
@@ -257,7 +276,9 @@ EVENT = st.one_of(
 FLAG = _deed("flag", st.sampled_from([10, 20]))
 TIME = _deed("tick", st.sampled_from([0, 1, 20, 45, 120]))
 MEASURE = _deed("measure", st.sampled_from([0, 0, 50]))
-ANY = st.one_of(VERB, VERB, PLAN, APPROVAL, CHANGE, ONE, ONE, EVENT, EVENT, FLAG, TIME, TIME, MEASURE)
+ANY = st.one_of(
+    ONWARD, ONWARD, VERB, PLAN, APPROVAL, CHANGE, ONE, ONE, EVENT, EVENT, FLAG, TIME, TIME, MEASURE
+)
 
 
 @st.composite
@@ -371,7 +392,7 @@ class Checking:
     def _snapshot(self, tx: Transaction, rollouts: list[Rollout]) -> dict[str, Any]:
         """The newest snapshot says what is stored, and each was told, in order."""
         version, sha256, packed = serving.get_snapshot(tx) or (0, "", b"")
-        told = _told(tx, events.SnapshotPublished)
+        told = all_told(tx, events.SnapshotPublished)
         assert [each.version for _, each in told] == list(range(1, version + 1))
         if not told:
             return {"flags": {"flags": {}}}
@@ -389,7 +410,7 @@ class Checking:
         def ask(request: serving_pb2.GetAdmissionsRequest) -> serving_pb2.GetAdmissionsResponse:
             return serving.admissions_since(tx, request)
 
-        for sequence, told in _told(tx, events.AdmissionsChanged, after=self.heard):
+        for sequence, told in all_told(tx, events.AdmissionsChanged, after=self.heard):
             self.heard = sequence
             assert (told.from_version, told.version) == (told.version - 1, told.version)
             self.listener.hear(told, ask)
@@ -447,8 +468,8 @@ class Checking:
         told: dict[str, set[str]] = {rollout.name: set() for rollout in rollouts}
         with self.world.database.transaction(PLATFORM) as tx:
             moves = [
-                *_told(tx, events.AdmissionGranted), *_told(tx, events.AdmissionSuspended),
-                *_told(tx, events.AdmissionRevoked),
+                *all_told(tx, events.AdmissionGranted), *all_told(tx, events.AdmissionSuspended),
+                *all_told(tx, events.AdmissionRevoked),
             ]  # fmt: skip
         for _, each in sorted(moves, key=lambda move: move[0]):
             granted = isinstance(each, events.AdmissionGranted)
@@ -457,7 +478,7 @@ class Checking:
         assert told == {rollout.name: active[rollout.flag] for rollout in rollouts}
 
 
-def _told(tx: Transaction, kind: type[Any], after: int = 0) -> list[tuple[int, Any]]:
+def all_told(tx: Transaction, kind: type[Any], after: int = 0) -> list[tuple[int, Any]]:
     """The events of a class, each with its number in the outbox."""
     rows = tx.execute(
         "select sequence, content_type, body from outbox where type = %s and sequence > %s order by sequence",

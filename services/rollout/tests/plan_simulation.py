@@ -13,8 +13,6 @@ from psycopg.types.json import Jsonb
 
 from services.chassis.database import PLATFORM, Database, Transaction
 from services.chassis.errors import ServiceError
-from services.chassis.testing.databases import Databases
-from services.chassis.testing.servers import Servers
 from services.rollout import entries, store, usecases
 from services.rollout.model import Listed, Record, Rollout
 from services.rollout.plan import Plan
@@ -69,17 +67,8 @@ class _UndoneError(Exception):
     """Ends what was only tried."""
 
 
-def simulate_against_reality(plans_count: int, database: Database | None = None) -> Figures:
-    """
-    Follow so many random plans, and compare. Each is made and undone in one transaction.
-
-    Args:
-        plans_count: how many.
-        database: of rollout, empty; a server is started for it when none is given.
-    """
-    if database is None:
-        with _own_database() as made:
-            return simulate_against_reality(plans_count, made)
+def simulate_against_reality(database: Database, plans_count: int) -> Figures:
+    """Follow so many random plans on rollout's empty database, and compare. Each is made and undone in one transaction."""
     counts: Counter[str] = Counter()
 
     @settings(
@@ -102,18 +91,6 @@ def simulate_against_reality(plans_count: int, database: Database | None = None)
         counts["plans"], counts["simulations"], counts["refused"], counts["entering"], counts["leaving"],
         counts["differing"],
     )  # fmt: skip
-
-
-@contextmanager
-def _own_database() -> Iterator[Database]:
-    servers = Servers()
-    try:
-        databases = Databases(servers.postgres().url)
-        yield databases.make("rollout")
-        databases.drop_all()
-        databases.drop_templates()
-    finally:
-        servers.stop()
 
 
 @contextmanager

@@ -542,7 +542,9 @@ def test_narrowing__is_done_wherever_a_stage_has_seats(state: RolloutState, leav
 
     decided = decide(after, seated(10, stage="earlier"), now=NOW, narrowed=before)
 
-    assert holding(decided) == {f"enterprises/e{number}": "earlier" for number in range(1, 6 if leaves else 11)}
+    assert holding(decided) == {
+        f"enterprises/e{number}": "earlier" for number in range(1, 6 if leaves else 11)
+    }
     check_decided(after, decided)
 
 

@@ -17,7 +17,7 @@ from services.rollout.model import AdmissionState, Record, Rollout, RolloutState
 from services.rollout.tests import deeds
 from services.rollout.tests.deeds import Checking, Deed, Doing
 from services.rollout.tests.populations import LEGAL, holding
-from services.rollout.tests.world import World
+from services.rollout.tests.world import EDITION, World
 
 BROKEN = {"INTERNAL", "UNKNOWN", "ROLLBACK_NOT_EXACT"}
 """Reasons of refusals that are bugs."""
@@ -28,6 +28,7 @@ BY_ITSELF = {
     (RolloutState.PAUSED, RolloutState.ROLLED_BACK),
 }
 """Where the scheduler and the guardrails lead."""
+_either = st.sampled_from([EDITION, EDITION, deeds.PANEL])
 
 
 @pytest.fixture(autouse=True)
@@ -76,20 +77,34 @@ class Life(RuleBasedStateMachine):
         for deed in first:
             self.do(deed)
 
-    @rule(deed=deeds.VERB)
-    def verb(self, deed: Deed) -> None:
+    # What usually is possible comes often enough to get anywhere, and everything comes everywhere.
+
+    @rule(name=_either)
+    def onward(self, name: str) -> None:
+        """Whatever comes next, with the approval that it may need."""
+        rollout = self.rollouts[name][0]
+        self.do(Deed("approve", (name, rollout.stage or "start")))
+        self.do(deeds.next_deed(self.world.get(name)))
+
+    @rule(name=_either, to_start=st.booleans())
+    def back(self, name: str, to_start: bool) -> None:
+        self.do(Deed("verb", (name, "Rollback", "", {"to_start": to_start})))
+
+    @rule(name=_either, place=st.integers(0, 9))
+    def elsewhere(self, name: str, place: int) -> None:
+        stages = self.rollouts[name][0].plan.stages
+        self.do(Deed("verb", (name, "Jump", "", {"stage": stages[place % len(stages)].id})))
+
+    @rule(name=_either, verb=st.sampled_from(["Pause", "Kill", "Unkill", "Unkill"]))
+    def stop(self, name: str, verb: str) -> None:
+        self.do(Deed("verb", (name, verb, "", {})))
+
+    @rule(deed=deeds.VERB | deeds.APPROVAL)
+    def anything(self, deed: Deed) -> None:
         self.do(deed)
 
-    @rule(deed=deeds.ARCHIVE)
-    def archive(self, deed: Deed) -> None:
-        self.do(deed)
-
-    @rule(deed=deeds.PLAN | deeds.CHANGE)
+    @rule(deed=deeds.PLAN | deeds.PLAN | deeds.CHANGE)
     def edit(self, deed: Deed) -> None:
-        self.do(deed)
-
-    @rule(deed=deeds.APPROVAL)
-    def approve(self, deed: Deed) -> None:
         self.do(deed)
 
     @rule(deed=deeds.ONE)
@@ -127,7 +142,7 @@ class Life(RuleBasedStateMachine):
                 self.check_move(deed, done=not reason, before=before[name], after=(after, records))
         if deed.what == "verb" and deed.values[1] == "Rollback" and not reason:
             name, _, _, options = deed.values
-            self.check_rollback(anchors[name][0 if options["to_start"] else -1], *self.rollouts[name])
+            self.check_rollback(anchors[name][0 if options.get("to_start") else -1], *self.rollouts[name])
 
     def anchors(self) -> dict[str, list[store.Anchor]]:
         """What a rollback would restore, by rollout, the newest last."""
@@ -215,9 +230,7 @@ def live_at_once(begin: Callable[[], tuple[Doing, Checking]], examples: int, bur
     @settings(max_examples=examples, phases=[Phase.explicit, Phase.generate])
     @given(
         first=deeds.BEGINNING,
-        happening=st.lists(
-            st.lists(deeds.ANY | deeds.ARCHIVE, min_size=2, max_size=size), min_size=1, max_size=bursts
-        ),
+        happening=st.lists(st.lists(deeds.ANY, min_size=2, max_size=size), min_size=1, max_size=bursts),
     )
     def life(first: list[Deed], happening: list[list[Deed]]) -> None:
         doing, checking = begin()
