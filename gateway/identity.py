@@ -84,6 +84,11 @@ class AccessTokens:
             "scope": " ".join(sorted(principal.scopes)),
             "kind": principal.kind,
             "roles": sorted(principal.roles),
+            **(
+                {"grants": {right: sorted(groups) for right, groups in principal.grants.items()}}
+                if principal.grants
+                else {}
+            ),
             **({"enterprise": principal.enterprise} if principal.enterprise else {}),
         }
         headers = {"typ": _TYPE, "kid": self._key_id}
@@ -115,6 +120,7 @@ class AccessTokens:
                 enterprise=claims.get("enterprise"),
                 roles=frozenset(claims.get("roles", ())),
                 scopes=frozenset(claims["scope"].split()),
+                grants={right: frozenset(groups) for right, groups in claims.get("grants", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise _refused("CREDENTIALS_INVALID", "the access token is not ours") from None

@@ -135,14 +135,20 @@ class Login:
 def _principal(identity: pb.Identity, wanted: set[str] | None) -> Principal:
     """The principal of an identity, with the scopes that were asked for. Raises `invalid_scope`."""
     scopes = frozenset(identity.scopes)
-    if wanted is not None and not wanted <= scopes:
-        raise OAuthError("invalid_scope", f"the client has not the scope {' '.join(sorted(wanted - scopes))}")
+    grants = {grant.right: frozenset(grant.groups) for grant in identity.grants}
+    if wanted is not None:
+        if not wanted <= scopes | grants.keys():
+            missing = sorted(wanted - scopes - grants.keys())
+            raise OAuthError("invalid_scope", f"the client has not the scope {' '.join(missing)}")
+        scopes &= wanted
+        grants = {right: groups for right, groups in grants.items() if right in wanted}
     return Principal(
         kind=options_pb2.Caller.Name(identity.kind),
         subject=identity.subject,
         enterprise=identity.enterprise or None,
         roles=frozenset(options_pb2.Role.Name(role) for role in identity.roles),
-        scopes=scopes if wanted is None else frozenset(wanted),
+        scopes=scopes,
+        grants=grants,
     )
 
 

@@ -187,6 +187,10 @@ class _Builder:
             parts.append(f"Members need one of the roles {', '.join(roles)}.")
         if method.access.scope:
             parts.append(f"Clients need the scope `{method.access.scope}`.")
+        if method.access.per_group:
+            parts.append(
+                "A role or scope that holds for some groups of accounts is enough for these accounts."
+            )
         if method.access.feature:
             parts.append(f"The enterprise must be admitted to `{method.access.feature}`.")
         if method.shape is Shape.EVENTS:

@@ -41,8 +41,10 @@ class Principal:
         kind: MEMBER, CLIENT, OPERATOR, GATEWAY or ANONYMOUS, as in `numerator.options.v1.Caller`.
         subject: who exactly, as `enterprises/x/members/y`; "anonymous" for nobody.
         enterprise: `enterprises/x` for members and clients, None for everybody else.
-        roles: a member's roles, as `EDITOR`.
-        scopes: a client's scopes, as `publications.write`.
+        roles: a member's roles in the whole enterprise, as `EDITOR`.
+        scopes: a client's scopes in the whole enterprise, as `publications.write`.
+        grants: roles and scopes that hold only for some groups of accounts and all below them: ids of these groups, by
+            role or scope. A member of an agency has nothing else. Cannot be changed.
         limits: how much of something the enterprise may have in its stage of a rollout, as `bound_accounts`; absent
             or 0 is no limit. The service that owns the rows counts them (docs/adr/0010). Cannot be changed.
     """
@@ -53,6 +55,7 @@ class Principal:
     roles: frozenset[str] = frozenset()
     scopes: frozenset[str] = frozenset()
     # A mapping has no hash: equal principals have equal hashes without it.
+    grants: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
     limits: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -61,6 +64,9 @@ class Principal:
                 raise ValueError(f"a {self.kind} belongs to an enterprise, as enterprises/x")
         elif self.kind not in _OF_THE_PLATFORM or self.enterprise is not None:
             raise ValueError(f"{self.kind!r} is no kind of caller, or belongs to no enterprise")
+        if not isinstance(self.grants, Mapping) or not all(map(_is_grant, self.grants, self.grants.values())):
+            raise ValueError("grants are sets of ids that are not empty, by roles and scopes")
+        object.__setattr__(self, "grants", MappingProxyType(dict(self.grants)))
         if not isinstance(self.limits, Mapping) or not all(map(_is_limit, self.limits, self.limits.values())):
             raise ValueError("limits are whole numbers that are not negative, by short words")
         object.__setattr__(self, "limits", MappingProxyType(dict(self.limits)))
@@ -87,6 +93,7 @@ class PrincipalSigner:
             "enterprise": principal.enterprise,
             "roles": sorted(principal.roles),
             "scopes": sorted(principal.scopes),
+            "grants": {right: sorted(groups) for right, groups in principal.grants.items()},
             "limits": dict(principal.limits),
         }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
@@ -131,9 +138,10 @@ class PrincipalVerifier:
                 enterprise=claims["enterprise"],
                 roles=frozenset(claims["roles"]),
                 scopes=frozenset(claims["scopes"]),
+                grants={right: frozenset(groups) for right, groups in claims.get("grants", {}).items()},
                 limits=claims.get("limits", {}),
             )
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise _refused("PRINCIPAL_INVALID") from None
 
     def _claims(self, token: str) -> dict[str, Any]:
@@ -158,6 +166,15 @@ class PrincipalVerifier:
             except jwt.InvalidTokenError:
                 break
         raise _refused("PRINCIPAL_INVALID")
+
+
+def _is_grant(right: object, groups: object) -> bool:
+    return (
+        isinstance(right, str)
+        and isinstance(groups, frozenset)
+        and bool(groups)
+        and all(isinstance(group, str) and group for group in groups)
+    )
 
 
 def _is_limit(name: object, value: object) -> bool:

@@ -11,9 +11,11 @@ from services.chassis.database.scope import PLATFORM, PUBLIC, Scope, Tenant
 from services.chassis.errors import Kind, ServiceError, not_found
 from services.chassis.names import enterprise_of
 from services.chassis.principal import Principal
+from services.chassis.reach import EVERYTHING, Reach
 from services.chassis.rpc.paths import field_at, path_fields, value_at
 
 DEFAULT_DEADLINE_SECONDS = 5.0
+_ROLES = frozenset(options_pb2.Role.keys()) - {"ROLE_UNSPECIFIED"}
 _OVER_ALL = frozenset({"OPERATOR", "GATEWAY"})
 
 
@@ -35,6 +37,7 @@ class AccessRule:
     callers: frozenset[str]
     roles: frozenset[str]
     scope: str
+    per_group: bool
     name_fields: tuple[str, ...]
 
     @classmethod
@@ -55,6 +58,7 @@ class AccessRule:
             callers=frozenset(callers),
             roles=frozenset(options_pb2.Role.Name(each) for each in access.roles),
             scope=access.scope,
+            per_group=access.per_group,
             name_fields=tuple(field for field in fields if _is_text(method, field)),
         )
 
@@ -76,20 +80,45 @@ class AccessRule:
                 f"{self.method} is for {_one_of(self.callers)}, not for {principal.kind}",
                 metadata={"method": self.method, "callers": _one_of(self.callers), "caller": principal.kind},
             )
-        if principal.kind == "MEMBER" and self.roles and not self.roles & principal.roles:
+        everywhere, somewhere = self._held(principal)
+        if everywhere or (self.per_group and somewhere):
+            return
+        if principal.kind == "MEMBER":
+            roles = self.roles or _ROLES
             raise ServiceError(
                 Kind.PERMISSION_DENIED,
                 "ROLE_MISSING",
-                f"{self.method} needs the role {_one_of(self.roles)}",
-                metadata={"method": self.method, "roles": _one_of(self.roles)},
+                f"{self.method} needs the role {_one_of(roles)}{self._where()}",
+                metadata={"method": self.method, "roles": _one_of(roles)},
             )
-        if principal.kind == "CLIENT" and self.scope and self.scope not in principal.scopes:
+        if principal.kind == "CLIENT":
             raise ServiceError(
                 Kind.PERMISSION_DENIED,
                 "SCOPE_MISSING",
-                f"{self.method} needs the scope {self.scope}",
+                f"{self.method} needs the scope {self.scope}{self._where()}",
                 metadata={"method": self.method, "scope": self.scope},
             )
+
+    def reach(self, principal: Principal) -> Reach:
+        """Which accounts an admitted call may see or change."""
+        everywhere, somewhere = self._held(principal)
+        if everywhere:
+            return EVERYTHING
+        return Reach(somewhere, reads_all=bool(principal.roles or principal.scopes))
+
+    def _held(self, principal: Principal) -> tuple[bool, frozenset[str]]:
+        """Whether the caller has what the method needs in the whole enterprise; and the groups in which it has it."""
+        match principal.kind:
+            case "MEMBER":
+                needed, held = self.roles or _ROLES, principal.roles
+            case "CLIENT" if self.scope:
+                needed, held = frozenset({self.scope}), principal.scopes
+            case _:
+                return True, frozenset()
+        return bool(needed & held), frozenset().union(*(principal.grants.get(each, ()) for each in needed))
+
+    def _where(self) -> str:
+        return "" if self.per_group else " in the whole enterprise"
 
     def tenant(self, principal: Principal, request: Message | None, *, check: bool) -> Scope:
         """

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from services.chassis.database.scope import Scope
 from services.chassis.deadline import Deadline
 from services.chassis.principal import Principal
+from services.chassis.reach import EVERYTHING, Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,8 @@ class Call:
         scope: whose rows the call may see. The enterprise that the request names in `parent`, `name` or its
             path; else
             the caller's; else all of them for operators and the gateway, and none for anybody else.
+        reach: which accounts of that enterprise the call may see or change; all of them, unless the method is
+            `per_group`.
 
     """
 
@@ -28,6 +31,7 @@ class Call:
     method: str
     scope: Scope
     _deadline: Deadline
+    reach: Reach = EVERYTHING
 
     def remaining(self) -> float:
         """

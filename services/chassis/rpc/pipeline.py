@@ -170,7 +170,7 @@ class _Method:
         deadline.check()
         CALLER.set(principal.subject)
         set_deadline(deadline)
-        set_call(Call(principal, request_id, self._name, scope, deadline))
+        set_call(Call(principal, request_id, self._name, scope, deadline, self._access.reach(principal)))
         if not self._takes_stream:
             return request
         return itertools.chain([] if first is None else [first], map(self._checked, request))

@@ -47,6 +47,10 @@ def _forged(changes: dict, drop: str = "", algorithm: str = "EdDSA", private: st
     [
         member("enterprises/a", ["EDITOR", "ANALYST"]),
         client("enterprises/a", ["things.read"]),
+        replace(
+            member("enterprises/a", []),
+            grants={"EDITOR": frozenset({"b1", "b2"}), "ANALYST": frozenset({"b1"})},
+        ),
         replace(member("enterprises/a"), limits={"bound_accounts": 20, "live_placements": 0}),
         operator(),
         gateway(),
@@ -111,6 +115,11 @@ def test_principal__both_keys_count_while_they_rotate():
         _forged({"kind": "MEMBER", "enterprise": "enterprises/a/accounts/b"}),
         _forged({"kind": "OPERATOR", "enterprise": "enterprises/a"}),
         _forged({"roles": 3}),
+        _forged({"grants": None}),
+        _forged({"grants": [["EDITOR", "b1"]]}),
+        _forged({"grants": {"EDITOR": []}}),
+        _forged({"grants": {"EDITOR": [""]}}),
+        _forged({"grants": {"EDITOR": [1]}}),
         _forged({"limits": None}),
         _forged({"limits": [["bound_accounts", 20]]}),
         _forged({"limits": {"bound_accounts": -1}}),

@@ -1,6 +1,7 @@
 """Who may call what, and for which tenant."""
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -9,6 +10,7 @@ import pytest
 from services.chassis.database.scope import PLATFORM, PUBLIC, Tenant
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.principal import METADATA_KEY, PrincipalSigner
+from services.chassis.reach import Reach
 from services.chassis.rpc.access import AccessRule
 from services.chassis.rpc.call import current_call
 from services.chassis.rpc.status import error_from_rpc
@@ -65,7 +67,7 @@ def test_method__without_callers_keeps_the_server_from_starting(greeter, offer):
     ("method", "principal", "reason"),
     [
         ("GetThing", member("enterprises/mine"), None),
-        ("GetThing", member("enterprises/mine", []), None),
+        ("GetThing", member("enterprises/mine", []), "ROLE_MISSING"),
         ("GetThing", operator(), None),
         ("GetThing", client("enterprises/mine", ["things.read"]), None),
         ("GetThing", client("enterprises/mine", ["things.write"]), "SCOPE_MISSING"),
@@ -90,6 +92,52 @@ def test_admission__by_kind_role_and_scope(rules, method, principal, reason):
     assert refused.value.kind is (
         Kind.UNAUTHENTICATED if reason == "CREDENTIALS_MISSING" else Kind.PERMISSION_DENIED
     )
+
+
+SOME = frozenset({"g1", "g2"})
+"""Groups of accounts."""
+
+
+@pytest.mark.parametrize(
+    ("method", "principal", "reach"),
+    [
+        ("GetThing", member("enterprises/mine", ["ANALYST"]), Reach()),
+        (
+            "GetThing",
+            replace(member("enterprises/mine", []), grants={"EDITOR": SOME}),
+            Reach(SOME, reads_all=False),
+        ),
+        (
+            "CreateThing",
+            replace(member("enterprises/mine", ["ANALYST"]), grants={"EDITOR": SOME}),
+            Reach(SOME, reads_all=True),
+        ),
+        (
+            "CreateThing",
+            replace(client("enterprises/mine"), grants={"things.write": SOME}),
+            Reach(SOME, reads_all=False),
+        ),
+        ("CreateThing", replace(member("enterprises/mine", []), grants={"ANALYST": SOME}), None),
+        ("GetThing", replace(client("enterprises/mine"), grants={"things.write": SOME}), None),
+        ("GetThing", operator(), Reach()),
+        ("ReadPage", anonymous(), Reach()),
+    ],
+)
+def test_rights__for_some_groups_reach_these(rules, method, principal, reach):
+    """They let in where the method looks at each account, and nowhere else."""
+    per_group = replace(rules[method], per_group=True)
+
+    if reach is None:
+        with pytest.raises(ServiceError) as refused:
+            per_group.admit(principal)
+        assert refused.value.reason in {"ROLE_MISSING", "SCOPE_MISSING"}
+        return
+    per_group.admit(principal)
+    assert per_group.reach(principal) == reach
+    if reach.groups is not None:
+        with pytest.raises(ServiceError, match="in the whole enterprise") as refused:
+            rules[method].admit(principal)
+        assert refused.value.kind is Kind.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize(
