@@ -3,7 +3,7 @@
 from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 
 from services.accounts.networks.mastodon import MastodonNetwork
-from services.accounts.rpc import AccountsServicer
+from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.people import platform_clients

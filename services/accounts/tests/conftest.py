@@ -9,7 +9,7 @@ from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
 from pydantic import SecretStr
 
 from services.accounts.networks import Network
-from services.accounts.rpc import AccountsServicer
+from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,

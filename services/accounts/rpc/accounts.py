@@ -1,17 +1,15 @@
-"""The gRPC face of accounts: proto to model and back, nothing else."""
+"""Serves `accounts.proto`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from typing import TypeVar
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.message import Message
 from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.accounts.v1 import accounts_pb2_grpc as pb_grpc
 from pydantic import SecretStr
 
-from services.accounts import convert, metrics, store
+from services.accounts import metrics, store
 from services.accounts.credentials import hash_password
 from services.accounts.model import (
     ENTERPRISE_NAME,
@@ -25,24 +23,21 @@ from services.accounts.model import (
     check_password,
     normal_email,
 )
+from services.accounts.rpc import after, convert, page, without
 from services.accounts.usecases import enterprises, people
 from services.accounts.usecases.binding import Binder, Redirect
 from services.chassis.clock import Clock
 from services.chassis.database import Database, Tenant, Transaction
 from services.chassis.ids import deterministic_id, new_id
-from services.chassis.paging import decode_token, encode_token, page_size
+from services.chassis.paging import page_size
 from services.chassis.rpc.call import current_call
 
-M = TypeVar("M", bound=Message)
 R = TypeVar("R", Enterprise, Member, Client, Account)
 _Step = (
     pb.RequestVerificationRequest
     | pb.VerifyEnterpriseRequest
     | pb.RejectEnterpriseRequest
     | pb.RevokeVerificationRequest
-)
-_ListRequest = (
-    pb.ListEnterprisesRequest | pb.ListMembersRequest | pb.ListClientsRequest | pb.ListAccountsRequest
 )
 
 
@@ -81,7 +76,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         password_hash = hash_password(SecretStr(request.owner_password))
         with self._database.transaction(Tenant(name)) as tx:
             return tx.once(
-                _without(request, "owner_password"),
+                without(request, "owner_password"),
                 lambda: convert.enterprise(
                     enterprises.register_enterprise(tx, enterprise, owner, password_hash)
                 ),
@@ -94,13 +89,16 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
     def ListEnterprises(
         self, request: pb.ListEnterprisesRequest, context: grpc.ServicerContext
     ) -> pb.ListEnterprisesResponse:
-        size, after = page_size(request.page_size), _after(request)
+        size = page_size(request.page_size)
         with self._database.transaction(current_call().scope) as tx:
             found = store.list_enterprises(
-                tx, verification=convert.verification(request.verification), after=after, limit=size + 1
+                tx,
+                verification=convert.verification(request.verification),
+                after=after(request),
+                limit=size + 1,
             )
-        page, token = _page(found, size, request)
-        return pb.ListEnterprisesResponse(enterprises=map(convert.enterprise, page), next_page_token=token)
+        items, token = page(found, size, request)
+        return pb.ListEnterprisesResponse(enterprises=map(convert.enterprise, items), next_page_token=token)
 
     def RequestVerification(
         self, request: pb.RequestVerificationRequest, context: grpc.ServicerContext
@@ -155,7 +153,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         password_hash = hash_password(SecretStr(request.password))
         with self._database.transaction(call.scope) as tx:
             return tx.once(
-                _without(request, "password"),
+                without(request, "password"),
                 lambda: convert.member(
                     people.create_member(tx, member, password_hash, caller=call.principal)
                 ),
@@ -284,32 +282,8 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         find: Callable[..., list[R]],
     ) -> tuple[Sequence[R], str]:
         """A page of what an enterprise has, and the token of the next."""
-        size, after = page_size(request.page_size), _after(request)
+        size = page_size(request.page_size)
         with self._database.transaction(current_call().scope) as tx:
             store.get_enterprise(tx, request.parent)
-            found = find(tx, request.parent, after=after, limit=size + 1)
-        return _page(found, size, request)
-
-
-def _after(request: _ListRequest) -> store.After:
-    match decode_token(request.page_token, query=request):
-        case (str(time), str(name)):
-            return datetime.fromisoformat(time), name
-        case _:
-            return store.BEGINNING
-
-
-def _page(found: Sequence[R], size: int, request: _ListRequest) -> tuple[Sequence[R], str]:
-    """The page, of which one item more was asked for, and the token of the next; empty when there is none."""
-    page = found[:size]
-    if len(found) == len(page):
-        return page, ""
-    return page, encode_token((page[-1].create_time.isoformat(), page[-1].name), query=request)
-
-
-def _without(request: M, field: str) -> M:
-    """The request as it may be remembered: not even a hash of a password is kept longer than needed."""
-    rest = type(request)()
-    rest.CopyFrom(request)
-    rest.ClearField(field)
-    return rest
+            found = find(tx, request.parent, after=after(request), limit=size + 1)
+        return page(found, size, request)

@@ -73,6 +73,10 @@ def identity(model: Identity) -> pb.Identity:
         enterprise=model.enterprise or "",
         roles=[options_pb2.Role.Value(each) for each in sorted(model.roles)],
         scopes=sorted(model.scopes),
+        grants=[
+            pb.Identity.Grant(right=right, groups=sorted(groups))
+            for right, groups in sorted(model.grants.items())
+        ],
     )
 
 

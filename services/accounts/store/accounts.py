@@ -1,0 +1,162 @@
+"""Accounts."""
+
+from psycopg import errors
+
+from services.accounts.model import (
+    Account,
+    AccountState,
+    Profile,
+    account_bound_elsewhere,
+)
+from services.accounts.store.enterprises import lock_enterprise
+from services.accounts.store.rows import After, Row, only
+from services.chassis.database import Transaction
+from services.chassis.names import enterprise_of
+
+
+def lock_network_account(tx: Transaction, server: str, network_account_id: str) -> None:
+    """Nobody else binds this account of the network before this transaction ends, in whatever enterprise."""
+    tx.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{server} {network_account_id}",))
+
+
+def get_account(tx: Transaction, name: str) -> Account:
+    """The account. Raises NOT_FOUND."""
+    found = tx.execute(
+        "select * from accounts where enterprise = %s and name = %s", (enterprise_of(name), name)
+    )
+    return _account(only(found, name))
+
+
+def lock_account(tx: Transaction, name: str) -> Account:
+    """The account, which nobody else changes before this transaction ends. Raises NOT_FOUND."""
+    found = tx.execute(
+        "select * from accounts where enterprise = %s and name = %s for update", (enterprise_of(name), name)
+    )
+    return _account(only(found, name))
+
+
+def find_bound(tx: Transaction, enterprise: str, server: str, network_account_id: str) -> Account | None:
+    """The account of the enterprise that this account of the network is or once was, locked."""
+    row = tx.execute(
+        """
+        select * from accounts
+        where enterprise = %s and server = %s and network_account_id = %s
+        for update
+        """,
+        (enterprise, server, network_account_id),
+    ).fetchone()
+    return _account(row) if row else None
+
+
+def has_account_on(tx: Transaction, enterprise: str, server: str) -> bool:
+    """Whether the enterprise holds an account on this server, in whatever state but REVOKED."""
+    found = tx.execute(
+        "select from accounts where enterprise = %s and server = %s and state <> 'REVOKED' limit 1",
+        (enterprise, server),
+    )
+    return found.rowcount == 1
+
+
+def count_held(tx: Transaction, enterprise: str) -> int:
+    """How many accounts the enterprise holds: all but those that are REVOKED."""
+    found = tx.execute(
+        "select count(*) as held from accounts where enterprise = %s and state <> 'REVOKED'", (enterprise,)
+    )
+    return int(found.fetchall()[0]["held"])
+
+
+def lock_and_count_held(tx: Transaction, enterprise: str) -> int:
+    """As `count_held`; others who lock and count wait until this transaction ends. Unbinding only lowers the number."""
+    lock_enterprise(tx, enterprise)
+    return count_held(tx, enterprise)
+
+
+def count_accounts(tx: Transaction) -> list[tuple[str, str, int]]:
+    """How many accounts there are, by network and state."""
+    rows = tx.execute("select network, state, count(*) as count from accounts group by network, state")
+    return [(row["network"], row["state"], row["count"]) for row in rows]
+
+
+def list_accounts(
+    tx: Transaction, enterprise: str, *, label: str, state: AccountState | None, after: After, limit: int
+) -> list[Account]:
+    """An enterprise's accounts, oldest first; only those with the label, and in the state, where given."""
+    rows = tx.execute(
+        """
+        select * from accounts
+        where enterprise = %(enterprise)s and (create_time, name) > (%(time)s, %(name)s)
+          and (%(label)s = '' or %(label)s = any (labels))
+          and (%(state)s::text is null or state = %(state)s)
+        order by create_time, name limit %(limit)s
+        """,
+        {
+            "enterprise": enterprise,
+            "time": after[0],
+            "name": after[1],
+            "label": label,
+            "state": state,
+            "limit": limit,
+        },
+    )
+    return [_account(row) for row in rows]
+
+
+def save_account(tx: Transaction, account: Account) -> None:
+    """Keep a new or changed account. Raises ALREADY_EXISTS (`ACCOUNT_BOUND_ELSEWHERE`)."""
+    profile = account.profile
+    try:
+        tx.execute(
+            """
+            insert into accounts (enterprise, name, network, server, network_account_id, handle, display_name,
+                                  software, software_version, labels, state, revision,
+                                  create_time, update_time, authorize_time)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            on conflict (enterprise, name) do update set
+              handle = excluded.handle, display_name = excluded.display_name, software = excluded.software,
+              software_version = excluded.software_version, labels = excluded.labels, state = excluded.state,
+              revision = excluded.revision, update_time = excluded.update_time,
+              authorize_time = excluded.authorize_time
+            """,
+            (
+                enterprise_of(account.name),
+                account.name,
+                account.network,
+                account.server,
+                profile.network_account_id,
+                profile.handle,
+                profile.display_name,
+                profile.software,
+                profile.software_version,
+                list(account.labels),
+                account.state,
+                account.revision,
+                account.create_time,
+                account.update_time,
+                account.authorize_time,
+            ),
+        )
+    except errors.UniqueViolation as error:
+        if error.diag.constraint_name == "accounts_held":
+            raise account_bound_elsewhere() from None
+        raise
+
+
+def _account(row: Row) -> Account:
+    return Account(
+        name=row["name"],
+        network=row["network"],
+        server=row["server"],
+        profile=Profile(
+            network_account_id=row["network_account_id"],
+            handle=row["handle"],
+            display_name=row["display_name"],
+            software=row["software"],
+            software_version=row["software_version"],
+        ),
+        labels=tuple(row["labels"]),
+        create_time=row["create_time"],
+        update_time=row["update_time"],
+        authorize_time=row["authorize_time"],
+        state=AccountState(row["state"]),
+        revision=row["revision"],
+    )

@@ -1,0 +1,71 @@
+"""Members."""
+
+from dataclasses import dataclass
+
+from services.accounts.model import (
+    Member,
+    Role,
+    email_taken,
+)
+from services.accounts.store.rows import After, Row
+from services.chassis.database import Transaction
+from services.chassis.names import enterprise_of
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A member and what is kept of the password."""
+
+    member: Member
+    password_hash: str
+
+
+def insert_member(tx: Transaction, member: Member, password_hash: str) -> None:
+    """Keep a new member. Raises ALREADY_EXISTS (`EMAIL_TAKEN`)."""
+    inserted = tx.execute(
+        """
+        insert into members (enterprise, name, email, display_name, role, password_hash, create_time)
+        values (%s, %s, %s, %s, %s, %s, %s)
+        on conflict (email) do nothing
+        """,
+        (
+            enterprise_of(member.name),
+            member.name,
+            member.email,
+            member.display_name,
+            member.role,
+            password_hash,
+            member.create_time,
+        ),
+    )
+    if inserted.rowcount == 0:
+        raise email_taken()
+
+
+def list_members(tx: Transaction, enterprise: str, *, after: After, limit: int) -> list[Member]:
+    """An enterprise's members, oldest first."""
+    rows = tx.execute(
+        """
+        select * from members
+        where enterprise = %s and (create_time, name) > (%s, %s)
+        order by create_time, name limit %s
+        """,
+        (enterprise, *after, limit),
+    )
+    return [_member(row) for row in rows]
+
+
+def find_login(tx: Transaction, email: str) -> Login | None:
+    """Who logs in with this address, of all enterprises: needs the platform's scope."""
+    row = tx.execute("select * from members where email = %s", (email,)).fetchone()
+    return Login(_member(row), row["password_hash"]) if row else None
+
+
+def _member(row: Row) -> Member:
+    return Member(
+        name=row["name"],
+        email=row["email"],
+        display_name=row["display_name"],
+        role=Role(row["role"]),
+        create_time=row["create_time"],
+    )

@@ -1,0 +1,147 @@
+"""Secrets, all of them sealed: data keys, tokens, and what servers know us as."""
+
+from dataclasses import dataclass
+
+from services.accounts.store.rows import only
+from services.chassis.database import Transaction
+from services.chassis.names import enterprise_of
+
+
+@dataclass(frozen=True, slots=True)
+class WrappedKey:
+    """An enterprise's data key, as it is kept."""
+
+    version: int
+    wrapped: bytes
+
+
+def newest_data_key(tx: Transaction, enterprise: str) -> WrappedKey | None:
+    """The key with which an enterprise's new secrets are sealed."""
+    row = tx.execute(
+        "select version, wrapped from data_keys where enterprise = %s order by version desc limit 1",
+        (enterprise,),
+    ).fetchone()
+    return WrappedKey(**row) if row else None
+
+
+def get_data_key(tx: Transaction, enterprise: str, version: int) -> WrappedKey:
+    """The key with which an older secret was sealed."""
+    found = tx.execute(
+        "select version, wrapped from data_keys where enterprise = %s and version = %s", (enterprise, version)
+    )
+    return WrappedKey(**only(found, f"{enterprise}, data key {version}"))
+
+
+def insert_data_key(tx: Transaction, enterprise: str, key: WrappedKey, master_key: str) -> bool:
+    """Keep a new key, wrapped by `master_key`. False: another transaction was first."""
+    inserted = tx.execute(
+        """
+        insert into data_keys (enterprise, version, master_key, wrapped, create_time) values (%s, %s, %s, %s, %s)
+        on conflict do nothing
+        """,
+        (enterprise, key.version, master_key, key.wrapped, tx.now),
+    )
+    return inserted.rowcount == 1
+
+
+@dataclass(frozen=True, slots=True)
+class SealedToken:
+    """An account's access token, and the application of ours that it was given to."""
+
+    account: str
+    client_id: str
+    key_version: int
+    sealed: bytes
+
+
+def save_token(tx: Transaction, token: SealedToken) -> None:
+    """Keep an account's token, in place of the one before."""
+    tx.execute(
+        """
+        insert into tokens (enterprise, account, client_id, key_version, sealed, update_time)
+        values (%s, %s, %s, %s, %s, %s)
+        on conflict (enterprise, account) do update set
+          client_id = excluded.client_id, key_version = excluded.key_version, sealed = excluded.sealed,
+          update_time = excluded.update_time
+        """,
+        (
+            enterprise_of(token.account),
+            token.account,
+            token.client_id,
+            token.key_version,
+            token.sealed,
+            tx.now,
+        ),
+    )
+
+
+def take_token(tx: Transaction, account: str) -> SealedToken | None:
+    """Forget an account's token, and return it this last time."""
+    row = tx.execute(
+        """
+        delete from tokens where enterprise = %s and account = %s
+        returning account, client_id, key_version, sealed
+        """,
+        (enterprise_of(account), account),
+    ).fetchone()
+    return SealedToken(**row) if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedApplication:
+    """What a server knows us as, its secret sealed."""
+
+    server: str
+    redirect_uri: str
+    client_id: str
+    master_key: str
+    sealed_secret: bytes
+    authorize_endpoint: str
+    token_endpoint: str
+    revoke_endpoint: str
+
+
+_APPLICATION = (
+    "select server, redirect_uri, client_id, master_key, sealed_secret, "
+    "authorize_endpoint, token_endpoint, revoke_endpoint from applications "
+)
+
+
+def find_application(tx: Transaction, server: str, redirect_uri: str) -> SealedApplication | None:
+    """What we are to a server, when it redirects to this URI."""
+    row = tx.execute(
+        _APPLICATION + "where server = %s and redirect_uri = %s", (server, redirect_uri)
+    ).fetchone()
+    return SealedApplication(**row) if row else None
+
+
+def find_application_by_id(tx: Transaction, server: str, client_id: str) -> SealedApplication | None:
+    """The application that a server knows by this id."""
+    row = tx.execute(_APPLICATION + "where server = %s and client_id = %s", (server, client_id)).fetchone()
+    return SealedApplication(**row) if row else None
+
+
+def insert_application(tx: Transaction, application: SealedApplication) -> SealedApplication:
+    """Keep an application, and return the one to use: that of another process, when it was first."""
+    inserted = tx.execute(
+        """
+        insert into applications (server, redirect_uri, client_id, master_key, sealed_secret, authorize_endpoint,
+                                  token_endpoint, revoke_endpoint, create_time)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+        on conflict (server, redirect_uri) do nothing
+        """,
+        (
+            application.server,
+            application.redirect_uri,
+            application.client_id,
+            application.master_key,
+            application.sealed_secret,
+            application.authorize_endpoint,
+            application.token_endpoint,
+            application.revoke_endpoint,
+            tx.now,
+        ),
+    )
+    if inserted.rowcount == 1:
+        return application
+    return find_application(tx, application.server, application.redirect_uri) or application
