@@ -109,13 +109,13 @@ class Watch:
 
 
 def convergence(fleet: Fleet, changes: int) -> Iterator[Row]:
-    """Row 2: changes under load, changes without a broker, and the kill switch."""
+    """Row 2: changes under load, the kill switch, and changes without a broker."""
     name, owner = _edition(fleet)
     watch = Watch(fleet.urls)
     try:
         yield from _under_load(fleet, watch, name, owner, changes)
-        yield from _without_broker(fleet, watch, name)
         yield from _kill_switch(fleet, watch, name, owner)
+        yield from _without_broker(fleet, watch, name)
     finally:
         watch.close()
 
@@ -200,6 +200,28 @@ def _reported(fleet: Fleet) -> int:
     return eventually(slowest, what="the gateways' reports")
 
 
+def _kill_switch(fleet: Fleet, watch: Watch, name: str, owner: Gateway) -> Iterator[Row]:
+    """The command line as a process, its start included; the first time it has to log in, too."""
+    question = Question("GET", f"/v1/{name}/accounts?pageSize=1", owner.token)
+    measured = []
+    for _ in range(KILLS):
+        kill = ("rollout", "kill", ROLLOUT, "--reason", "a measurement", "--yes")
+        done = watch.measure(
+            question,
+            lambda status, _body: status == http.client.FORBIDDEN,
+            lambda arguments=kill: numerator(fleet, *arguments),
+        )
+        measured.append(done.after_request)
+        fleet.do("unkill", ROLLOUT)
+        watch.measure(question, lambda status, _body: status == http.client.OK, lambda: None)
+    yield Row(
+        f"numerator rollout kill, as a process, {KILLS} times: from its start to 403 at all {len(GATEWAYS)} gateways",
+        f"< {KILL_SECONDS * 1e3:.0f} ms",
+        f"p50 {median(measured) * 1e3:.0f} ms, max {max(measured) * 1e3:.0f} ms",
+        max(measured) < KILL_SECONDS,
+    )
+
+
 def _without_broker(fleet: Fleet, watch: Watch, name: str) -> Iterator[Row]:
     """The broker is killed and stays away; gateways ask the service themselves."""
     measured = []
@@ -226,28 +248,6 @@ def _without_broker(fleet: Fleet, watch: Watch, name: str) -> Iterator[Row]:
     )
     _toggle(fleet, "a")
     fleet.converged()
-
-
-def _kill_switch(fleet: Fleet, watch: Watch, name: str, owner: Gateway) -> Iterator[Row]:
-    """The command line as a process, its start included; the first time it has to log in, too."""
-    question = Question("GET", f"/v1/{name}/accounts?pageSize=1", owner.token)
-    measured = []
-    for _ in range(KILLS):
-        kill = ("rollout", "kill", ROLLOUT, "--reason", "a measurement", "--yes")
-        done = watch.measure(
-            question,
-            lambda status, _body: status == http.client.FORBIDDEN,
-            lambda arguments=kill: numerator(fleet, *arguments),
-        )
-        measured.append(done.after_request)
-        fleet.do("unkill", ROLLOUT)
-        watch.measure(question, lambda status, _body: status == http.client.OK, lambda: None)
-    yield Row(
-        f"numerator rollout kill, as a process, {KILLS} times: from its start to 403 at all {len(GATEWAYS)} gateways",
-        f"< {KILL_SECONDS * 1e3:.0f} ms",
-        f"p50 {median(measured) * 1e3:.0f} ms, max {max(measured) * 1e3:.0f} ms",
-        max(measured) < KILL_SECONDS,
-    )
 
 
 def numerator(fleet: Fleet, *arguments: str) -> str:
