@@ -1,12 +1,13 @@
 """The api process: what it is made of."""
 
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
 
 from services.accounts.networks.mastodon import MastodonNetwork
 from services.accounts.rpc.accounts import AccountsServicer
+from services.accounts.rpc.apps import AppServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
-from services.accounts.usecases.people import platform_clients
+from services.accounts.usecases.clients import platform_clients
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database
 from services.chassis.rpc.server import Server
@@ -22,12 +23,15 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
         {"mastodon": MastodonNetwork()},
         servers=settings.network_servers,
         redirect_uri=settings.binding_redirect_uri,
-        master_key=settings.open_master_key(),
+        vault=Vault(settings.open_master_keys()),
         publishing_key=load_public_key(settings.publishing_public_key),
     )
     staff = {"operator": settings.operator_secret, **settings.operators}
     platform = platform_clients(operators=staff, network=settings.network_secret)
     servicer = AccountsServicer(database, binder, platform, SystemClock())
     service = accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"]
+    apps = apps_pb2.DESCRIPTOR.services_by_name["AppService"]
     server = Server(settings, telemetry, needs={"database": database.check})
-    return server.add(accounts_pb2_grpc.add_AccountsServiceServicer_to_server, servicer, service).serve()
+    server.add(accounts_pb2_grpc.add_AccountsServiceServicer_to_server, servicer, service)
+    server.add(apps_pb2_grpc.add_AppServiceServicer_to_server, AppServicer(database), apps)
+    return server.serve()

@@ -3,6 +3,7 @@
 from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
 from services.accounts import metrics
+from services.accounts.store.revocations import purge_revocations
 from services.accounts.usecases import accounts
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
@@ -28,4 +29,5 @@ class Worker:
     def purge(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
             accounts.purge(tx)
+            purge_revocations(tx)
             purge(tx, tx.now)

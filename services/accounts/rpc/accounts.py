@@ -24,7 +24,7 @@ from services.accounts.model import (
     normal_email,
 )
 from services.accounts.rpc import after, convert, page, without
-from services.accounts.usecases import enterprises, people
+from services.accounts.usecases import clients, enterprises, people
 from services.accounts.usecases.binding import Binder, Redirect
 from services.chassis.clock import Clock
 from services.chassis.database import Database, Tenant, Transaction
@@ -48,7 +48,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         self,
         database: Database,
         binder: Binder,
-        platform_clients: Mapping[str, people.KnownClient],
+        platform_clients: Mapping[str, clients.KnownClient],
         clock: Clock,
     ) -> None:
         self._database = database
@@ -171,7 +171,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
 
         def create() -> pb.Client:
             nonlocal secret
-            client, made = people.create_client(
+            client, made = clients.create_client(
                 tx,
                 request.parent,
                 display_name=request.display_name,
@@ -197,7 +197,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         call = current_call()
 
         def delete() -> Empty:
-            people.delete_client(tx, request.name, caller=call.principal)
+            clients.delete_client(tx, request.name, caller=call.principal)
             return Empty()
 
         with self._database.transaction(call.scope) as tx:
@@ -215,7 +215,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         self, request: pb.AuthenticateClientRequest, context: grpc.ServicerContext
     ) -> pb.Identity:
         with metrics.login("CLIENT"), self._database.transaction(current_call().scope) as tx:
-            identity = people.authenticate_client(
+            identity = clients.authenticate_client(
                 tx, self._platform_clients, request.client_id, SecretStr(request.client_secret)
             )
         return convert.identity(identity)

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.accounts.v1 import accounts_pb2 as pb
+from numerator.accounts.v1 import apps_pb2
 from numerator.options.v1 import options_pb2
 
 from services.accounts.model import (
@@ -17,6 +18,7 @@ from services.accounts.model import (
     Verification,
     etag_of,
 )
+from services.accounts.model.revocations import Revocation
 
 
 def enterprise(model: Enterprise) -> pb.Enterprise:
@@ -77,6 +79,18 @@ def identity(model: Identity) -> pb.Identity:
             pb.Identity.Grant(right=right, groups=sorted(groups))
             for right, groups in sorted(model.grants.items())
         ],
+        session=model.session,
+        authenticate_time=time(model.authenticate_time) if model.authenticate_time else None,
+    )
+
+
+def revocation(model: Revocation) -> apps_pb2.Revocation:
+    """What gateways refuse."""
+    return apps_pb2.Revocation(
+        subject=model.subject,
+        revoke_time=time(model.revoke_time),
+        expire_time=time(model.expire_time),
+        sequence=model.sequence,
     )
 
 

@@ -43,8 +43,12 @@ def list_clients(tx: Transaction, enterprise: str, *, after: After, limit: int) 
 
 
 def find_client(tx: Transaction, client_id: str) -> tuple[Client, bytes] | None:
-    """The client with this id and its secret's hash, of all enterprises: needs the platform's scope."""
-    row = tx.execute("select * from clients where client_id = %s", (client_id,)).fetchone()
+    """
+    The client with this id and its secret's hash, of all enterprises: needs the platform's scope.
+
+    It does not change until the transaction ends, as `revocations.read_time` wants it.
+    """
+    row = tx.execute("select * from clients where client_id = %s for share", (client_id,)).fetchone()
     return (_client(row), row["secret_hash"]) if row else None
 
 

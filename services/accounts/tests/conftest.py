@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
 from pydantic import SecretStr
 
 from services.accounts.networks import Network
 from services.accounts.rpc.accounts import AccountsServicer
+from services.accounts.rpc.apps import AppServicer
 from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,
@@ -21,8 +22,8 @@ from services.accounts.tests.world import (
     World,
 )
 from services.accounts.usecases.binding import Binder
-from services.accounts.usecases.people import platform_clients
-from services.accounts.vault import MasterKey
+from services.accounts.usecases.clients import platform_clients
+from services.accounts.vault import MasterKey, MasterKeys
 from services.chassis.clock import FixedClock
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import Offer, serving
@@ -38,24 +39,32 @@ def serve(
     def start(network: Network | None = None, server: str = SERVER, **options: object) -> World:
         database = make_database("accounts", clock=clock)
         fake, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
+        kms = MasterKeys(MasterKey(os.urandom(32)))
         binder = Binder(
             database,
             {"mastodon": network or fake},
             servers=frozenset({server, OTHER_SERVER}),
             redirect_uri=REDIRECT_URI,
-            master_key=MasterKey(os.urandom(32)),
+            vault=Vault(kms),
             publishing_key=publishing_key.public_key(),
         )
         staff = {"operator": SecretStr(OPERATOR_SECRET), "reviewer": SecretStr(REVIEWER_SECRET)}
         platform = platform_clients(operators=staff, network=SecretStr(NETWORK_SECRET))
-        offer = Offer(
-            accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
-            AccountsServicer(database, binder, platform, clock),
-            accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
+        offers = (
+            Offer(
+                accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
+                AccountsServicer(database, binder, platform, clock),
+                accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
+            ),
+            Offer(
+                apps_pb2_grpc.add_AppServiceServicer_to_server,
+                AppServicer(database),
+                apps_pb2.DESCRIPTOR.services_by_name["AppService"],
+            ),
         )
-        context = serving(offer, **options)
+        context = serving(*offers, **options)
         opened.append(context)
-        return World(database, clock, fake, publishing_key, context.__enter__())
+        return World(database, clock, fake, publishing_key, context.__enter__(), kms)
 
     yield start
     for context in opened:
