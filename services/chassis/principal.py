@@ -47,6 +47,7 @@ class Principal:
             role or scope. A member of an agency has nothing else. Cannot be changed.
         limits: how much of something the enterprise may have in its stage of a rollout, as `bound_accounts`; absent
             or 0 is no limit. The service that owns the rows counts them (docs/adr/0010). Cannot be changed.
+        session: the id of a member's session; empty for anybody else.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Principal:
     # A mapping has no hash: equal principals have equal hashes without it.
     grants: Mapping[str, frozenset[str]] = field(default_factory=dict, hash=False)
     limits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    session: str = ""
 
     def __post_init__(self) -> None:
         if self.kind in _OF_AN_ENTERPRISE:
@@ -95,6 +97,7 @@ class PrincipalSigner:
             "scopes": sorted(principal.scopes),
             "grants": {right: sorted(groups) for right, groups in principal.grants.items()},
             "limits": dict(principal.limits),
+            "session": principal.session,
         }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
@@ -140,6 +143,7 @@ class PrincipalVerifier:
                 scopes=frozenset(claims["scopes"]),
                 grants={right: frozenset(groups) for right, groups in claims.get("grants", {}).items()},
                 limits=claims.get("limits", {}),
+                session=str(claims.get("session", "")),
             )
         except (AttributeError, KeyError, TypeError, ValueError):
             raise _refused("PRINCIPAL_INVALID") from None

@@ -52,6 +52,7 @@ def _forged(changes: dict, drop: str = "", algorithm: str = "EdDSA", private: st
             grants={"EDITOR": frozenset({"b1", "b2"}), "ANALYST": frozenset({"b1"})},
         ),
         replace(member("enterprises/a"), limits={"bound_accounts": 20, "live_placements": 0}),
+        replace(member("enterprises/a"), session="s1"),
         operator(),
         gateway(),
         anonymous(),
