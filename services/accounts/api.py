@@ -8,6 +8,7 @@ from services.accounts.rpc.apps import AppServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
+from services.accounts.usecases.secrets import Vault
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database
 from services.chassis.rpc.server import Server

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.accounts.model import normal_server
-from services.accounts.vault import MasterKey
+from services.accounts.vault import MasterKey, MasterKeys
 from services.chassis.errors import ServiceError
 from services.chassis.names import NamePattern
 from services.chassis.sealing import load_public_key
@@ -24,7 +24,11 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="ACCOUNTS_")
 
     master_key: SecretStr
-    """Wraps the enterprises' data keys: 32 random bytes in base64 (either alphabet). Lost, all tokens are."""
+    """
+    Wraps the enterprises' data keys: 32 random bytes in base64 (either alphabet). Lost, all tokens are.
+
+    While it changes there are several, each on a line: the first wraps, the others only open what they have wrapped.
+    """
     publishing_public_key: str
     """Publishing's public key, to which tokens are sealed: X25519, PEM."""
     operator_secret: SecretStr = Field(min_length=16)
@@ -41,7 +45,7 @@ class Settings(ServiceSettings):
     @field_validator("master_key")
     @classmethod
     def _is_key(cls, key: SecretStr) -> SecretStr:
-        _master_key(key)
+        _master_keys(key)
         return key
 
     @field_validator("publishing_public_key")
@@ -66,16 +70,19 @@ class Settings(ServiceSettings):
         except ServiceError as error:
             raise ValueError(error.message) from None
 
-    def open_master_key(self) -> MasterKey:
-        """The master key, ready for use."""
-        return _master_key(self.master_key)
+    def open_master_keys(self) -> MasterKeys:
+        """The master keys, ready for use."""
+        return _master_keys(self.master_key)
 
 
-def _master_key(encoded: SecretStr) -> MasterKey:
-    text = encoded.get_secret_value().translate(str.maketrans("+/", "-_"))
+def _master_keys(lines: SecretStr) -> MasterKeys:
+    texts = lines.get_secret_value().translate(str.maketrans("+/", "-_")).split()
     try:
-        return MasterKey(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-    except ValueError:
+        return MasterKeys(
+            *(MasterKey(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))) for text in texts)
+        )
+    # TypeError: there is none.
+    except (ValueError, TypeError):
         raise ValueError(
-            "must be 32 random bytes in base64, as `openssl rand -base64 32` makes them"
+            "must be 32 random bytes in base64, as `openssl rand -base64 32` makes them; several on lines of their own"
         ) from None

@@ -1,5 +1,6 @@
 """Secrets, all of them sealed: data keys, tokens, and what servers know us as."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.accounts.store.rows import only
@@ -8,38 +9,79 @@ from services.chassis.names import enterprise_of
 
 
 @dataclass(frozen=True, slots=True)
+class SealedTable:
+    """
+    A table whose rows hold secrets that the enterprise's data key has sealed.
+
+    Attributes:
+        name: of the table. It has the columns `enterprise` and `key_version`, the key of all secrets in the row, with a
+            foreign key to `data_keys` and an index.
+        resource: what the seal calls a row: a column, or an SQL expression of the row.
+        fields: the columns of sealed secrets (bytea, may be null), each with what the seal calls it.
+    """
+
+    name: str
+    resource: str
+    fields: Mapping[str, str]
+
+
+SEALED_TABLES = (
+    SealedTable("tokens", "account", {"sealed": "access_token"}),
+    SealedTable(
+        "bindings",
+        "enterprise || '/bindings/' || encode(state_hash, 'hex')",
+        {"sealed_verifier": "code_verifier"},
+    ),
+)
+"""Wherever there are sealed secrets: what is not listed here is not rotated. A test holds it against the schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A secret as it is kept, and the version of the data key that sealed it."""
+
+    key_version: int
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WrappedKey:
-    """An enterprise's data key, as it is kept."""
+    """An enterprise's data key, as it is kept: wrapped by this master key; None when it was shredded."""
 
     version: int
-    wrapped: bytes
+    master_key: str
+    wrapped: bytes | None
 
 
 def newest_data_key(tx: Transaction, enterprise: str) -> WrappedKey | None:
-    """The key with which an enterprise's new secrets are sealed."""
+    """The key with which an enterprise's new secrets are sealed. Nobody deletes it before this transaction ends."""
+    tx.execute("select pg_advisory_xact_lock_shared(hashtextextended(%s, 0))", (f"data keys {enterprise}",))
     row = tx.execute(
-        "select version, wrapped from data_keys where enterprise = %s order by version desc limit 1",
+        """
+        select version, master_key, wrapped from data_keys where enterprise = %s order by version desc limit 1
+        """,
         (enterprise,),
     ).fetchone()
     return WrappedKey(**row) if row else None
 
 
 def get_data_key(tx: Transaction, enterprise: str, version: int) -> WrappedKey:
-    """The key with which an older secret was sealed."""
+    """The key with which an older secret was sealed. Raises NOT_FOUND."""
     found = tx.execute(
-        "select version, wrapped from data_keys where enterprise = %s and version = %s", (enterprise, version)
+        "select version, master_key, wrapped from data_keys where enterprise = %s and version = %s",
+        (enterprise, version),
     )
     return WrappedKey(**only(found, f"{enterprise}, data key {version}"))
 
 
-def insert_data_key(tx: Transaction, enterprise: str, key: WrappedKey, master_key: str) -> bool:
-    """Keep a new key, wrapped by `master_key`. False: another transaction was first."""
+def insert_data_key(tx: Transaction, enterprise: str, key: WrappedKey) -> bool:
+    """Keep a new key. False: another transaction was first."""
     inserted = tx.execute(
         """
         insert into data_keys (enterprise, version, master_key, wrapped, create_time) values (%s, %s, %s, %s, %s)
         on conflict do nothing
         """,
-        (enterprise, key.version, master_key, key.wrapped, tx.now),
+        (enterprise, key.version, key.master_key, key.wrapped, tx.now),
     )
     return inserted.rowcount == 1
 

@@ -23,6 +23,7 @@ from services.accounts.tests.world import (
 )
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
+from services.accounts.usecases.secrets import Vault
 from services.accounts.vault import MasterKey, MasterKeys
 from services.chassis.clock import FixedClock
 from services.chassis.testing.databases import TemporaryDatabase

@@ -43,11 +43,23 @@ def test_settings__are_read(environment: pytest.MonkeyPatch, encode: object) -> 
     """Values, files, lists, the master key in either alphabet and with or without padding; secrets are not shown."""
     environment.setenv("ACCOUNTS_MASTER_KEY", encode(KEY).decode().rstrip("="))
     settings = Settings.load()
-    assert settings.open_master_key().id == MasterKey(KEY).id
+    assert settings.open_master_keys().key_id == MasterKey(KEY).id
     assert settings.operator_secret.get_secret_value() == "canary-operator-secret"
     assert settings.operators == {}
     assert settings.network_servers == {"https://social.example"}
     assert "canary" not in repr(settings)
+
+
+def test_settings__several_master_keys(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first line wraps, and the next still opens what it has wrapped."""
+    keys = tmp_path / "master-key"
+    newest = os.urandom(32)
+    keys.write_text("".join(f"{base64.b64encode(key).decode()}\n" for key in (newest, KEY)))
+    environment.delenv("ACCOUNTS_MASTER_KEY")
+    environment.setenv("ACCOUNTS_MASTER_KEY_FILE", str(keys))
+    kms, old = Settings.load().open_master_keys(), MasterKey(KEY)
+    assert kms.key_id == MasterKey(newest).id
+    assert kms.unwrap(old.id, old.wrap(b"data key", "x"), "x") == b"data key"
 
 
 def test_settings__further_operators__from_a_file(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -67,6 +79,8 @@ def test_settings__further_operators__from_a_file(environment: pytest.MonkeyPatc
     ("name", "wrong"),
     [
         ("ACCOUNTS_MASTER_KEY", "canary-not-a-key"),
+        ("ACCOUNTS_MASTER_KEY", f"{'A' * 43}\ncanary-not-a-key"),
+        ("ACCOUNTS_MASTER_KEY", "\n"),
         ("ACCOUNTS_PUBLISHING_PUBLIC_KEY", shared_keys().public),
         ("ACCOUNTS_NETWORK_SECRET", "canary"),
         ("ACCOUNTS_OPERATORS", '{"reviewer": "canary"}'),

@@ -6,9 +6,10 @@ import random
 import pytest
 from pydantic import SecretStr
 
-from services.accounts.vault import DataKey, MasterKey, VaultError
+from services.accounts.vault import DataKey, MasterKey, MasterKeys, VaultError
 
-MASTER = MasterKey(os.urandom(32))
+KEY_BYTES = os.urandom(32)
+MASTER = MasterKeys(MasterKey(KEY_BYTES))
 ENTERPRISE = "enterprises/a"
 ACCOUNT = "enterprises/a/accounts/b"
 FIELD = "access_token"
@@ -19,7 +20,7 @@ KEY, WRAPPED = DataKey.new(MASTER, ENTERPRISE, 1)
 def test_data_key__opens_what_it_sealed() -> None:
     """Also after it was kept wrapped, and sealed never looks like the secret nor twice the same."""
     sealed = KEY.seal(TOKEN, ACCOUNT, FIELD)
-    kept = DataKey.unwrap(MASTER, ENTERPRISE, 1, WRAPPED)
+    kept = DataKey.unwrap(MASTER, MASTER.key_id, WRAPPED, ENTERPRISE, 1)
     assert kept.open(sealed, ACCOUNT, FIELD).get_secret_value() == "canary-token"
     assert b"canary" not in sealed
     assert sealed != KEY.seal(TOKEN, ACCOUNT, FIELD)
@@ -31,7 +32,7 @@ def test_data_key__refuses_1000_random_changes() -> None:
     sealed = KEY.seal(TOKEN, ACCOUNT, FIELD)
     openers = {
         sealed: lambda changed: KEY.open(changed, ACCOUNT, FIELD),
-        WRAPPED: lambda changed: DataKey.unwrap(MASTER, ENTERPRISE, 1, changed),
+        WRAPPED: lambda changed: DataKey.unwrap(MASTER, MASTER.key_id, changed, ENTERPRISE, 1),
     }
     for _ in range(1000):
         right = dice.choice([sealed, WRAPPED])
@@ -61,12 +62,12 @@ def test_data_key__refuses_a_secret_from_another_place() -> None:
     for master, enterprise, version in [
         (MASTER, "enterprises/b", 1),
         (MASTER, ENTERPRISE, 2),
-        (MasterKey(os.urandom(32)), ENTERPRISE, 1),
+        (MasterKeys(MasterKey(os.urandom(32))), ENTERPRISE, 1),
     ]:
         with pytest.raises(VaultError):
-            DataKey.unwrap(master, enterprise, version, WRAPPED)
+            DataKey.unwrap(master, master.key_id, WRAPPED, enterprise, version)
     # The same bytes of a key under another version or enterprise: a row that was rolled back.
-    stolen = MASTER.unwrap(WRAPPED, ENTERPRISE, "data key", "1")
+    stolen = MASTER.unwrap(MASTER.key_id, WRAPPED, ENTERPRISE, "data key", "1")
     for enterprise, version in [(ENTERPRISE, 2), ("enterprises/b", 1)]:
         with pytest.raises(VaultError):
             DataKey(enterprise, version, stolen).open(sealed, ACCOUNT, FIELD)
@@ -77,7 +78,7 @@ def test_vault__tells_where_and_never_what() -> None:
     with pytest.raises(VaultError) as refused:
         KEY.open(b"", ACCOUNT, FIELD)
     assert ACCOUNT in str(refused.value)
-    for holder in (MASTER, KEY):
+    for holder in (MasterKey(KEY_BYTES), KEY):
         assert not any(isinstance(value, bytes) for value in vars(holder).values())
     assert "canary" not in repr(TOKEN) + repr(vars(KEY))
 
@@ -85,6 +86,6 @@ def test_vault__tells_where_and_never_what() -> None:
 def test_master_key__tells_keys_apart() -> None:
     """Its id is the same for the same key only, and a key of another length is refused."""
     key = os.urandom(32)
-    assert MasterKey(key).id == MasterKey(key).id != MASTER.id
+    assert MasterKey(key).id == MasterKey(key).id != MASTER.key_id
     with pytest.raises(ValueError, match="32 bytes"):
         MasterKey(b"short")

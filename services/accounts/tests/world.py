@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from services.accounts.model import Profile
 from services.accounts.networks import Application, Authorization, network_refused
+from services.accounts.vault import Kms
 from services.chassis import events
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM
@@ -110,6 +111,7 @@ class World:
     network: FakeNetwork
     publishing_key: X25519PrivateKey
     running: RunningServer
+    kms: Kms
     _stubs: dict[Principal, pb_grpc.AccountsServiceStub] = field(default_factory=dict)
 
     def as_(self, principal: Principal) -> pb_grpc.AccountsServiceStub:

@@ -27,7 +27,8 @@ from services.accounts.model import (
     normal_server,
 )
 from services.accounts.networks import Application, Authorization, Network, NetworkRefusedError
-from services.accounts.vault import DataKey, MasterKey
+from services.accounts.store.secrets import Sealed
+from services.accounts.usecases.secrets import Vault
 from services.chassis.database import Database, Scope, Transaction
 from services.chassis.errors import ServiceError, invalid, not_found
 from services.chassis.ids import new_id
@@ -68,7 +69,7 @@ class Binder:
         servers: the base URLs of the servers that may be bound to. This list is the guard against requests to
             addresses of a caller's choice: nothing else decides whom we talk to.
         redirect_uri: where networks send the holder's browser back to.
-        master_key: wraps the enterprises' data keys.
+        vault: seals the enterprises' secrets.
         publishing_key: publishing's public key, to which tokens are sealed.
     """
 
@@ -79,14 +80,14 @@ class Binder:
         *,
         servers: frozenset[str],
         redirect_uri: str,
-        master_key: MasterKey,
+        vault: Vault,
         publishing_key: X25519PublicKey,
     ) -> None:
         self._database = database
         self._networks = networks
         self._servers = frozenset(normal_server(server) for server in servers)
         self._redirect_uri = redirect_uri
-        self._master_key = master_key
+        self._vault = vault
         self._publishing_key = publishing_key
 
     def start(
@@ -120,7 +121,6 @@ class Binder:
             # account it is, and who else was faster.
             if not store.has_account_on(tx, enterprise, server):
                 _check_room(caller, lambda: store.count_held(tx, enterprise))
-            key = self._newest_key(tx, enterprise)
             binding = store.Binding(
                 enterprise=enterprise,
                 state_hash=_hash(state),
@@ -129,12 +129,14 @@ class Binder:
                 server=server,
                 redirect_uri=application.redirect_uri,
                 labels=labels,
-                key_version=key.version,
+                key_version=0,
                 sealed_verifier=b"",
                 expire_time=tx.now + BINDING_LIFE,
             )
-            sealed = key.seal(verifier, binding.name, _VERIFIER)
-            store.insert_binding(tx, replace(binding, sealed_verifier=sealed))
+            kept = self._vault.seal(tx, verifier, binding.name, _VERIFIER)
+            store.insert_binding(
+                tx, replace(binding, key_version=kept.key_version, sealed_verifier=kept.sealed)
+            )
         url = self._networks[network].authorize_url(application, state=state, challenge=_challenge(verifier))
         return Started(url, state, binding.expire_time)
 
@@ -207,9 +209,8 @@ class Binder:
                 raise binding_refused("BINDING_STATE_EXPIRED", "the state has expired: start a new binding")
             # Before the code is shown to the network, so that the state works once whatever happens after this.
             store.claim_binding(tx, binding, request_id)
-            verifier = self._key(tx, enterprise, binding.key_version).open(
-                binding.sealed_verifier, binding.name, _VERIFIER
-            )
+            sealed = Sealed(binding.key_version, binding.sealed_verifier)
+            verifier = self._vault.open(tx, sealed, binding.name, _VERIFIER)
             kept = store.find_application(tx, binding.server, binding.redirect_uri)
             if kept is None:
                 raise not_found(binding.server)
@@ -268,15 +269,9 @@ class Binder:
                 authorize_time=tx.now,
             )
         store.save_account(tx, account)
-        key = self._newest_key(tx, binding.enterprise)
+        kept = self._vault.seal(tx, token, account.name, _TOKEN)
         store.save_token(
-            tx,
-            store.SealedToken(
-                account=account.name,
-                client_id=application.client_id,
-                key_version=key.version,
-                sealed=key.seal(token, account.name, _TOKEN),
-            ),
+            tx, store.SealedToken(account.name, application.client_id, kept.key_version, kept.sealed)
         )
         store.complete_binding(tx, binding, account.name)
         metrics.binding(tx, binding.network)
@@ -319,15 +314,15 @@ class Binder:
             server=application.server,
             redirect_uri=application.redirect_uri,
             client_id=application.client_id,
-            master_key=self._master_key.id,
-            sealed_secret=self._master_key.wrap(secret, application.server, application.client_id),
+            master_key=self._vault.kms.key_id,
+            sealed_secret=self._vault.kms.wrap(secret, application.server, application.client_id),
             authorize_endpoint=application.authorize_endpoint,
             token_endpoint=application.token_endpoint,
             revoke_endpoint=application.revoke_endpoint,
         )
 
     def _open(self, kept: store.SealedApplication) -> Application:
-        secret = self._master_key.unwrap(kept.sealed_secret, kept.server, kept.client_id)
+        secret = self._vault.kms.unwrap(kept.master_key, kept.sealed_secret, kept.server, kept.client_id)
         return Application(
             server=kept.server,
             redirect_uri=kept.redirect_uri,
@@ -338,23 +333,6 @@ class Binder:
             revoke_endpoint=kept.revoke_endpoint,
         )
 
-    def _newest_key(self, tx: Transaction, enterprise: str) -> DataKey:
-        """The enterprise's key for new secrets; made when it has none yet."""
-        kept = store.newest_data_key(tx, enterprise)
-        if kept is None:
-            key, wrapped = DataKey.new(self._master_key, enterprise, version=1)
-            if store.insert_data_key(
-                tx, enterprise, store.WrappedKey(key.version, wrapped), self._master_key.id
-            ):
-                return key
-            kept = store.get_data_key(tx, enterprise, key.version)
-        return DataKey.unwrap(self._master_key, enterprise, kept.version, kept.wrapped)
-
-    def _key(self, tx: Transaction, enterprise: str, version: int) -> DataKey:
-        return DataKey.unwrap(
-            self._master_key, enterprise, version, store.get_data_key(tx, enterprise, version).wrapped
-        )
-
     def _take_token(
         self, tx: Transaction, caller: Principal, account: Account
     ) -> tuple[Application, SecretStr] | None:
@@ -363,9 +341,9 @@ class Binder:
         kept = store.find_application_by_id(tx, account.server, taken.client_id) if taken else None
         if taken is None or kept is None:
             return None
-        key = self._key(tx, enterprise_of(account.name) or "", taken.key_version)
-        _audit(tx, caller, "token.read", account.name, purpose="revocation")
-        return self._open(kept), key.open(taken.sealed, account.name, _TOKEN)
+        sealed = Sealed(taken.key_version, taken.sealed)
+        token = self._vault.open_token(tx, sealed, account.name, actor=caller.subject, purpose="revocation")
+        return self._open(kept), token
 
     def _revoke(self, account: Account, application: Application, token: SecretStr) -> str:
         """`REVOKED`, or the reason why not."""
