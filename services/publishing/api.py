@@ -6,7 +6,7 @@ from numerator.publishing.v1.publishing_pb2_grpc import add_PublishingServiceSer
 from services.chassis.database import Database
 from services.chassis.rpc.server import Server
 from services.chassis.telemetry import Telemetry
-from services.publishing.rpc import PublishingServicer
+from services.publishing.rpc.publishing import PublishingServicer
 from services.publishing.settings import Settings
 
 DATABASE_CONNECTIONS = 16

@@ -18,7 +18,7 @@ from services.chassis.rpc.status import error_from_rpc
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import Offer, RunningServer, client, member, operator, serving
 from services.publishing import usecases
-from services.publishing.rpc import PublishingServicer
+from services.publishing.rpc.publishing import PublishingServicer
 from services.publishing.tests.fakes import ENTERPRISE, NOON, make_account
 from services.publishing.tests.test_interactions import make_notification
 from services.publishing.tests.test_usecases import bind, lease, posted, record

@@ -1,0 +1,124 @@
+"""Accounts, as the accounts service tells of them."""
+
+from datetime import datetime, timedelta
+
+from services.chassis.database import Transaction
+from services.publishing.model.accounts import Account, AccountState
+from services.publishing.store.rows import Row
+
+
+def save_account(tx: Transaction, account: Account, event_time: datetime) -> None:
+    """Keep an account as an event tells it, unless a later event was applied."""
+    tx.execute(
+        """
+        insert into accounts (enterprise, name, network, server, software, network_account_id, handle,
+          state, max_characters, sealed_token, bind_time, event_time, poll_time)
+        values (%(enterprise)s, %(name)s, %(network)s, %(server)s, %(software)s, %(network_account_id)s,
+          %(handle)s, %(state)s, %(max_characters)s, %(sealed_token)s, %(bind_time)s, %(event_time)s,
+          %(event_time)s)
+        on conflict (enterprise, name) do update set
+          network = excluded.network, server = excluded.server, software = excluded.software,
+          network_account_id = excluded.network_account_id, handle = excluded.handle, state = excluded.state,
+          sealed_token = excluded.sealed_token, event_time = excluded.event_time
+        where accounts.event_time <= excluded.event_time
+        """,
+        {
+            "enterprise": account.enterprise,
+            "name": account.name,
+            "network": account.network,
+            "server": account.server,
+            "software": account.software,
+            "network_account_id": account.network_account_id,
+            "handle": account.handle,
+            "state": account.state,
+            "max_characters": account.max_characters,
+            "sealed_token": account.sealed_token,
+            "bind_time": account.bind_time,
+            "event_time": event_time,
+        },
+    )
+
+
+def set_account_state(
+    tx: Transaction, enterprise: str, name: str, state: AccountState, event_time: datetime
+) -> None:
+    """Move an account to another state, unless a later event was applied. An unbound one keeps no token."""
+    tx.execute(
+        """
+        update accounts set state = %(state)s, event_time = %(event_time)s,
+          sealed_token = case when %(state)s = 'UNBOUND' then ''::bytea else sealed_token end
+        where enterprise = %(enterprise)s and name = %(name)s and event_time <= %(event_time)s
+        """,
+        {"state": state, "event_time": event_time, "enterprise": enterprise, "name": name},
+    )
+
+
+def suspend_account(tx: Transaction, account: Account) -> None:
+    """Stop using an account, unless it has got another token meanwhile."""
+    tx.execute(
+        """
+        update accounts set state = 'REAUTH_REQUIRED'
+        where enterprise = %s and name = %s and state = 'ACTIVE' and sealed_token = %s
+        """,
+        (account.enterprise, account.name, account.sealed_token),
+    )
+
+
+def accounts(tx: Transaction, enterprise: str) -> list[Account]:
+    """All accounts of an enterprise that were ever bound, in the order of their names."""
+    rows = tx.execute("select * from accounts where enterprise = %s order by name", (enterprise,))
+    return [to_account(row) for row in rows]
+
+
+def account(tx: Transaction, enterprise: str, name: str) -> Account | None:
+    """One account."""
+    row = tx.execute(
+        "select * from accounts where enterprise = %s and name = %s", (enterprise, name)
+    ).fetchone()
+    return to_account(row) if row else None
+
+
+def lease_polls(tx: Transaction, interval: timedelta, limit: int) -> list[tuple[Account, str]]:
+    """Accounts whose notifications are to be read now, with their cursors; for `interval` they are yours."""
+    rows = tx.execute(
+        """
+        with due as (
+          select enterprise, name from accounts where state = 'ACTIVE' and poll_time <= %(now)s
+          order by poll_time limit %(limit)s for update skip locked
+        )
+        update accounts set poll_time = %(next)s from due
+        where (accounts.enterprise, accounts.name) = (due.enterprise, due.name)
+        returning accounts.*
+        """,
+        {"now": tx.now, "next": tx.now + interval, "limit": limit},
+    )
+    return [(to_account(row), row["notifications_cursor"]) for row in rows]
+
+
+def move_cursor(tx: Transaction, account: Account, before: str, after: str) -> bool:
+    """Note how far an account's notifications are read; False if somebody else has read on meanwhile."""
+    moved = tx.execute(
+        """
+        update accounts set notifications_cursor = %s
+        where enterprise = %s and name = %s and notifications_cursor = %s
+        """,
+        (after, account.enterprise, account.name, before),
+    )
+    return moved.rowcount == 1
+
+
+def to_account(row: Row) -> Account:
+    """A row of the table."""
+    return Account(
+        name=row["name"],
+        enterprise=row["enterprise"],
+        network=row["network"],
+        server=row["server"],
+        software=row["software"],
+        network_account_id=row["network_account_id"],
+        handle=row["handle"],
+        state=AccountState(row["state"]),
+        max_characters=row["max_characters"],
+        bind_time=row["bind_time"],
+        sealed_token=row["sealed_token"],
+    )
