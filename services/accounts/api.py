@@ -1,10 +1,18 @@
 """The api process: what it is made of."""
 
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
+from numerator.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    apps_pb2,
+    apps_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
 
 from services.accounts.networks.mastodon import MastodonNetwork
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
+from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
@@ -35,4 +43,6 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     server = Server(settings, telemetry, needs={"database": database.check})
     server.add(accounts_pb2_grpc.add_AccountsServiceServicer_to_server, servicer, service)
     server.add(apps_pb2_grpc.add_AppServiceServicer_to_server, AppServicer(database), apps)
+    sessions = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
+    server.add(sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database), sessions)
     return server.serve()

@@ -27,6 +27,11 @@ def password_matches(kept: str | None, password: SecretStr) -> bool:
     return kept is not None
 
 
+def is_outdated(kept: str) -> bool:
+    """Whether a password was hashed in another way than is done now, and should be hashed anew when it is known again."""
+    return _HASHER.check_needs_rehash(kept)
+
+
 def new_secret() -> SecretStr:
     """256 random bits in 43 characters."""
     return SecretStr(secrets.token_urlsafe(32))

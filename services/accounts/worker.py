@@ -4,6 +4,7 @@ from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
 from services.accounts import metrics
 from services.accounts.store.revocations import purge_revocations
+from services.accounts.store.sessions import purge_sessions
 from services.accounts.usecases import accounts
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
@@ -30,4 +31,5 @@ class Worker:
         with database.transaction(PLATFORM) as tx:
             accounts.purge(tx)
             purge_revocations(tx)
+            purge_sessions(tx)
             purge(tx, tx.now)

@@ -7,7 +7,7 @@ from services.accounts.model import (
     Role,
     email_taken,
 )
-from services.accounts.store.rows import After, Row
+from services.accounts.store.rows import After, Row, only
 from services.chassis.database import Transaction
 from services.chassis.names import enterprise_of
 
@@ -24,8 +24,8 @@ def insert_member(tx: Transaction, member: Member, password_hash: str) -> None:
     """Keep a new member. Raises ALREADY_EXISTS (`EMAIL_TAKEN`)."""
     inserted = tx.execute(
         """
-        insert into members (enterprise, name, email, display_name, role, password_hash, create_time)
-        values (%s, %s, %s, %s, %s, %s, %s)
+        insert into members (enterprise, name, email, display_name, role, password_hash, create_time, update_time)
+        values (%s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (email) do nothing
         """,
         (
@@ -35,6 +35,7 @@ def insert_member(tx: Transaction, member: Member, password_hash: str) -> None:
             member.display_name,
             member.role,
             password_hash,
+            member.create_time,
             member.create_time,
         ),
     )
@@ -59,6 +60,31 @@ def find_login(tx: Transaction, email: str) -> Login | None:
     """Who logs in with this address, of all enterprises: needs the platform's scope."""
     row = tx.execute("select * from members where email = %s", (email,)).fetchone()
     return Login(_member(row), row["password_hash"]) if row else None
+
+
+def read_member(tx: Transaction, name: str) -> Member:
+    """A member, who does not change before this transaction ends. Raises NOT_FOUND."""
+    found = tx.execute(
+        "select * from members where enterprise = %s and name = %s for share", (enterprise_of(name), name)
+    )
+    return _member(only(found, name))
+
+
+def read_member_by_password(tx: Transaction, name: str, password_hash: str) -> Member | None:
+    """The same, if this is what is kept of the password."""
+    row = tx.execute(
+        "select * from members where enterprise = %s and name = %s and password_hash = %s for share",
+        (enterprise_of(name), name, password_hash),
+    ).fetchone()
+    return _member(row) if row else None
+
+
+def replace_password_hash(tx: Transaction, name: str, *, before: str, after: str) -> None:
+    """Keep another hash of a member's password, if it still is `before`."""
+    tx.execute(
+        "update members set password_hash = %s where enterprise = %s and name = %s and password_hash = %s",
+        (after, enterprise_of(name), name, before),
+    )
 
 
 def _member(row: Row) -> Member:

@@ -5,12 +5,20 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
+from numerator.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    apps_pb2,
+    apps_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
 from pydantic import SecretStr
 
 from services.accounts.networks import Network
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
+from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,
@@ -61,6 +69,11 @@ def serve(
                 apps_pb2_grpc.add_AppServiceServicer_to_server,
                 AppServicer(database),
                 apps_pb2.DESCRIPTOR.services_by_name["AppService"],
+            ),
+            Offer(
+                sessions_pb2_grpc.add_SessionServiceServicer_to_server,
+                SessionServicer(database),
+                sessions_pb2.DESCRIPTOR.services_by_name["SessionService"],
             ),
         )
         context = serving(*offers, **options)

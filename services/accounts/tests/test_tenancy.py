@@ -13,6 +13,8 @@ from services.chassis.database import PUBLIC, Tenant
 from services.chassis.testing.databases import assert_tenant_tables_safe
 
 TABLES = (
+    "sessions",
+    "refresh_tokens",
     "enterprises",
     "members",
     "clients",
