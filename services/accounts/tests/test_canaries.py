@@ -1,10 +1,8 @@
 """Secrets that are planted, and searched for wherever they could have got to."""
 
-import base64
 import logging
 from collections.abc import Callable, Iterator
 from io import StringIO
-from urllib.parse import quote
 
 import grpc
 import pytest
@@ -17,18 +15,7 @@ from services.accounts.tests.world import PASSWORD, World
 from services.chassis.database import PLATFORM
 from services.chassis.logs import configure_logs
 from services.chassis.sealing import open_sealed
-
-
-def forms(secret: str) -> dict[str, bytes]:
-    """A secret in the forms in which it is most likely to be found."""
-    raw = secret.encode()
-    shifted = [base64.b64encode(b"\0" * shift + raw)[4:-4] for shift in range(3)]
-    return {
-        "raw": raw,
-        "hex": raw.hex().encode(),
-        "url-encoded": quote(secret, safe="").encode(),
-        **{f"base64 at offset {shift}": form for shift, form in enumerate(shifted)},
-    }
+from services.chassis.testing.canaries import forms
 
 
 def everything(world: World) -> dict[str, bytes]:
