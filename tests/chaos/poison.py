@@ -40,7 +40,7 @@ _STILL_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """A handler's queue and what belongs on it."""
+    """A handler's queue and what belongs on it, or one kind of it."""
 
     service: str
     name: str
@@ -90,8 +90,8 @@ def _handler_queues() -> Iterator[Queue]:
     for service in SERVICES:
         worker = importlib.import_module(f"services.{service}.worker").Worker
         for method, function in sorted(vars(worker).items()):
-            if hasattr(function, SUBSCRIPTION):
-                yield Queue(service, queue_name(service, method), getattr(function, SUBSCRIPTION))
+            if classes := getattr(function, SUBSCRIPTION, ()):
+                yield Queue(service, queue_name(service, method), classes[0])
 
 
 QUEUES = tuple(_handler_queues())

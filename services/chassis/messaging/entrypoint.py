@@ -6,7 +6,7 @@ handlers that still run. So of nameko only the container and the life cycle of i
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,26 +81,28 @@ class Runtime:
     progress: Callable[[], None]
 
 
-def event_handler(message_class: type[Message], *, scope: Scope | None = None) -> Callable[[Method], Method]:
+def event_handler(*message_classes: type[Message], scope: Scope | None = None) -> Callable[[Method], Method]:
     """
-    The method is called with each event of a class: `(self, tx: Transaction, event: Event[C])`.
+    The method is called with each event of a class, or of any of several: `(self, tx: Transaction, event: Event[C])`.
 
     The transaction has the given scope, by default that of the event's enterprise, or PLATFORM for an event
     without one. It commits when the method returns; what it raises decides what becomes of the event (see
     `handling`). Effects once, however often the event is delivered.
 
-    The queue is `<service>.<method>`: renaming the method makes a new queue, and leaves the old one.
+    The queue is `<service>.<method>`: renaming the method makes a new queue, and leaves the old one. A class that is
+    taken away leaves its binding: see deploy/rabbitmq.
 
     The method has 5 seconds, and must not compute for long: all green threads of the process wait for it.
     It is called for the events of one ordering key (by default their subject) in the order in which they were
     emitted, one after the other; but one that is tried again is overtaken, and there is no order between the
     events of two methods. Where that matters, compare versions or times.
     """
-    events.event_type(message_class)  # a class that is no event is found at import
+    for message_class in message_classes:
+        events.event_type(message_class)  # a class that is no event is found at import
 
     def register(method: Method) -> Method:
-        setattr(method, topology.SUBSCRIPTION, message_class)
-        register_entrypoint(method, EventHandler(message_class, scope))
+        setattr(method, topology.SUBSCRIPTION, message_classes)
+        register_entrypoint(method, EventHandler(message_classes, scope))
         return method
 
     return register
@@ -256,8 +258,10 @@ class EventHandler(Entrypoint):  # type: ignore[misc]  # nameko is untyped
 
     consumer = EventConsumer()
 
-    def __init__(self, message_class: type[Message], scope: Scope | None = None, **options: Any) -> None:
-        self.message_class = message_class
+    def __init__(
+        self, message_classes: Sequence[type[Message]], scope: Scope | None = None, **options: Any
+    ) -> None:
+        self.message_classes = message_classes
         self._scope = scope
         super().__init__(**options)
 
@@ -266,7 +270,7 @@ class EventHandler(Entrypoint):  # type: ignore[misc]  # nameko is untyped
         self.queue = topology.queue_name(self.container.service_name, self.method_name)
         self._handling = Handling(
             self.queue,
-            self.message_class,
+            self.message_classes,
             getattr(runtime.worker, self.method_name),
             database=runtime.database,
             publisher=runtime.publisher,

@@ -15,7 +15,7 @@ The rules:
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +29,7 @@ from structlog.contextvars import bound_contextvars
 
 from services.chassis.database import PLATFORM, Database, Scope, Tenant, Transaction
 from services.chassis.errors import Kind, ServiceError
+from services.chassis.events import event_type
 from services.chassis.ids import new_id
 from services.chassis.logs import get_logger
 from services.chassis.messaging import instruments
@@ -89,7 +90,7 @@ class Handling(Generic[M]):
 
     Args:
         queue: the queue's name; also the handler's in the inbox.
-        message_class: what the handler takes.
+        message_classes: what the handler takes.
         call: the handler.
         database: of the service.
         publisher: sends retries and dead letters.
@@ -102,7 +103,7 @@ class Handling(Generic[M]):
     def __init__(
         self,
         queue: str,
-        message_class: type[M],
+        message_classes: Sequence[type[M]],
         call: Callable[[Transaction, Event[M]], object],
         *,
         database: Database,
@@ -112,7 +113,7 @@ class Handling(Generic[M]):
         scope: Scope | None = None,
     ) -> None:
         self._queue = queue
-        self._message_class = message_class
+        self._message_classes = message_classes
         self._call = call
         self._database = database
         self._publisher = publisher
@@ -156,7 +157,7 @@ class Handling(Generic[M]):
 
     def _judge(self, delivery: Delivery, span: trace.Span) -> Verdict:
         try:
-            event = decode(self._message_class, delivery.headers, delivery.content_type, delivery.body)
+            event = decode(self._class_of(delivery), delivery.headers, delivery.content_type, delivery.body)
         except PoisonError as error:
             span.set_status(trace.StatusCode.ERROR)
             return self.bury(delivery, error.reason, error.detail)
@@ -175,6 +176,13 @@ class Handling(Generic[M]):
                 span.set_status(trace.StatusCode.ERROR)
                 _log.warning("handler.failed", queue=self._queue, exc_info=True)
                 return self._again(delivery, "UNEXPECTED", type(error).__name__)
+
+    def _class_of(self, delivery: Delivery) -> type[M]:
+        """The one that the delivery says it is; any for what says nothing that we know, which then is the wrong one."""
+        told = delivery.headers.get("type")
+        return next(
+            (each for each in self._message_classes if event_type(each) == told), self._message_classes[0]
+        )
 
     def _apply(self, event: Event[M]) -> Verdict:
         """Effect and inbox in one transaction, waiting for a database that is away."""

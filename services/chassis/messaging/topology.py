@@ -60,8 +60,8 @@ _MAX_PARKED = 100_000
 _UNROUTED_KEPT = timedelta(days=7)
 _NOT_FOUND, _ACCESS_REFUSED = 404, 403
 
-SUBSCRIPTION = "__numerator_message_class__"
-"""The attribute in which `event_handler` notes the message class of a method."""
+SUBSCRIPTION = "__numerator_message_classes__"
+"""The attribute in which `event_handler` notes the message classes of a method."""
 
 _SERVICES = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """That a queue gets all events of a type."""
+    """That a queue gets all events of a type. A queue may have several."""
 
     queue: str
     routing_key: str
@@ -171,9 +171,9 @@ def subscriptions(service_class: type) -> list[Subscription]:
     """What the handlers of a worker class listen to."""
     name: str = getattr(service_class, "name")  # noqa: B009 -- a class attribute that `type` does not declare
     return [
-        Subscription(queue_name(name, method), event_type(getattr(function, SUBSCRIPTION)))
+        Subscription(queue_name(name, method), event_type(message_class))
         for method, function in sorted(vars(service_class).items())
-        if hasattr(function, SUBSCRIPTION)
+        for message_class in getattr(function, SUBSCRIPTION, ())
     ]
 
 
@@ -188,6 +188,7 @@ def worker_classes() -> list[type]:
 def needed_for(wanted: Iterable[Subscription]) -> Topology:
     """What all services share, and the queues of `wanted`."""
     subscribed = list(wanted)
+    queues = list(dict.fromkeys(each.queue for each in subscribed))
     delays = [delay_exchange(seconds) for seconds in DELAYS]
     return Topology(
         exchanges=(
@@ -199,12 +200,12 @@ def needed_for(wanted: Iterable[Subscription]) -> Topology:
         queues=(
             _UNROUTED_QUEUE,
             *(Queue(name, _DELAY_ARGUMENTS) for name in delays),
-            *(queue for each in subscribed for queue in (_dead_queue(each), _handler_queue(each))),
+            *(queue for name in queues for queue in (_dead_queue(name), _handler_queue(name))),
         ),
         bindings=(
             Binding(UNROUTED, UNROUTED, UNROUTED),
             *(Binding(name, name, "#") for name in delays),
-            *(Binding(DEAD, dead_queue(each.queue), each.queue) for each in subscribed),
+            *(Binding(DEAD, dead_queue(name), name) for name in queues),
             *(Binding(EVENTS, each.queue, each.routing_key) for each in subscribed),
         ),
     )
@@ -221,13 +222,13 @@ _UNROUTED_QUEUE = Queue(UNROUTED, _quorum(**{"x-overflow": "drop-head", "x-deliv
 _DELAY_ARGUMENTS = _quorum(**{"x-dead-letter-exchange": "", "x-dead-letter-strategy": "at-least-once"})
 
 
-def _dead_queue(subscription: Subscription) -> Queue:
-    return Queue(dead_queue(subscription.queue), _quorum(**{"x-delivery-limit": _NEVER}))
+def _dead_queue(name: str) -> Queue:
+    return Queue(dead_queue(name), _quorum(**{"x-delivery-limit": _NEVER}))
 
 
-def _handler_queue(subscription: Subscription) -> Queue:
+def _handler_queue(name: str) -> Queue:
     return Queue(
-        subscription.queue,
+        name,
         _quorum(
             **{
                 "x-delivery-limit": DELIVERY_LIMIT,
@@ -235,7 +236,7 @@ def _handler_queue(subscription: Subscription) -> Queue:
                 # handle the events of one aggregate at once, in any order.
                 "x-single-active-consumer": True,
                 "x-dead-letter-exchange": DEAD,
-                "x-dead-letter-routing-key": subscription.queue,
+                "x-dead-letter-routing-key": name,
                 # The default drops a dead letter whose queue is missing or full; this one keeps and retries it. It
                 # needs reject-publish.
                 "x-dead-letter-strategy": "at-least-once",
@@ -328,7 +329,7 @@ def _first_missing(amqp_url: str, wanted: Iterable[Subscription]) -> str | None:
     subscribed = list(wanted)
     used = [
         *((name, BlockingChannel.exchange_declare) for name in publishes_to(subscribed)),
-        *((each.queue, BlockingChannel.queue_declare) for each in subscribed),
+        *((name, BlockingChannel.queue_declare) for name in dict.fromkeys(each.queue for each in subscribed)),
     ]
     with _connection(amqp_url) as connection:
         channel = connection.channel()

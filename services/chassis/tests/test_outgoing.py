@@ -72,7 +72,7 @@ def test_check__takes_plain_urls(url: str, shown: str) -> None:
     """What is taken goes out as it came, and its host is the one that was looked at."""
     checked = OutgoingRules().check(url)
     assert str(checked) == shown
-    assert checked.host == shown.split("/")[2].removesuffix(":80").strip("[]")
+    assert checked.raw_host == shown.split("/")[2].removesuffix(":80").strip("[]")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from datetime import timedelta
 from numerator.events.v1.accounts_pb2 import AccountUnbound, EnterpriseVerified
 
 from services.chassis.messaging import topology
+from services.chassis.messaging.entrypoint import event_handler
 from services.chassis.messaging.publisher import Outcome, Outgoing, Publisher
 from services.chassis.testing.servers import ROOT
 from services.chassis.tests.messaging.helpers import BOUND, UNBOUND, Broker, wire
@@ -89,3 +90,23 @@ def test_topology__delays_return_to_the_queue(broker: Broker, eventually) -> Non
     eventually(lambda: broker.length(UNBOUND) == 1)
     ((headers, body),) = broker.take(UNBOUND)
     assert (headers["a"], body) == ("b", b"body")
+
+
+def test_subscriptions__of_a_method_with_several_classes() -> None:
+    """One queue, and one dead letter queue, with a binding for each class."""
+
+    class Several:
+        name = "several"
+
+        @event_handler(AccountUnbound, EnterpriseVerified)
+        def on_both(self) -> None:
+            """Nothing."""
+
+    wanted = topology.subscriptions(Several)
+    assert wanted == [
+        topology.Subscription("several.on_both", "accounts.account.unbound"),
+        topology.Subscription("several.on_both", "accounts.enterprise.verified"),
+    ]
+    needed, shared = topology.needed_for(wanted), topology.needed_for([])
+    assert len(needed.queues) - len(shared.queues) == 2
+    assert len(needed.bindings) - len(shared.bindings) == 3
