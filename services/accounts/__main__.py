@@ -1,5 +1,5 @@
-"""`python -m services.accounts {api,worker,migrate}`."""
+"""`python -m services.accounts {api,worker,migrate,retell,rotate}`."""
 
 from services.chassis.process import main
 
-main("accounts")
+main("accounts", commands={"rotate": "services.accounts.rotate:run"})

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.accounts.model import normal_server
@@ -16,6 +16,15 @@ from services.chassis.settings import ServiceSettings
 
 _OPERATOR_NAME = NamePattern("clients/{client}")
 _TAKEN = frozenset({"operator", "network"})
+
+
+class WeiboApp(BaseModel):
+    """An app that was registered with Weibo by hand: its App Key and App Secret."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    client_id: str = Field(min_length=1, max_length=100)
+    client_secret: SecretStr = Field(min_length=1)
 
 
 class Settings(ServiceSettings):
@@ -39,8 +48,16 @@ class Settings(ServiceSettings):
     """The secret of the network's own systems, OAuth2 client `network`."""
     network_servers: frozenset[str]
     """The servers on which accounts can be bound, as `["https://social.example"]`. We talk to no other."""
+    weibo_apps: Mapping[str, WeiboApp] = Field(default_factory=dict)
+    """
+    What each server of Weibo knows us as, by its base URL: `{"https://api.weibo.com": {"client_id": "…", "client_secret": "…"}}`.
+    An app is registered there by hand, with `binding_redirect_uri`.
+    """
     binding_redirect_uri: str
-    """Where a network sends the browser of an account's holder back to: the console, or a partner's page."""
+    """
+    Where a network sends the browser of an account's holder back to: the gateway's page `/bound`. Invitation links have its
+    origin.
+    """
 
     @field_validator("master_key")
     @classmethod
@@ -67,6 +84,14 @@ class Settings(ServiceSettings):
     def _are_servers(cls, servers: frozenset[str]) -> frozenset[str]:
         try:
             return frozenset(normal_server(server) for server in servers)
+        except ServiceError as error:
+            raise ValueError(error.message) from None
+
+    @field_validator("weibo_apps")
+    @classmethod
+    def _are_apps(cls, apps: Mapping[str, WeiboApp]) -> Mapping[str, WeiboApp]:
+        try:
+            return {normal_server(server): app for server, app in apps.items()}
         except ServiceError as error:
             raise ValueError(error.message) from None
 

@@ -2,12 +2,16 @@
 
 import os
 import random
+from collections.abc import Callable
 
 import pytest
 from pydantic import SecretStr
 
+from services.accounts.tests.vault_attacks import attack
 from services.accounts.vault import DataKey, MasterKey, MasterKeys, VaultError
+from services.chassis.testing.databases import TemporaryDatabase
 
+Make = Callable[..., TemporaryDatabase]
 KEY_BYTES = os.urandom(32)
 MASTER = MasterKeys(MasterKey(KEY_BYTES))
 ENTERPRISE = "enterprises/a"
@@ -89,3 +93,11 @@ def test_master_key__tells_keys_apart() -> None:
     assert MasterKey(key).id == MasterKey(key).id != MASTER.key_id
     with pytest.raises(ValueError, match="32 bytes"):
         MasterKey(b"short")
+
+
+def test_vault__refuses_what_somebody_changed_in_the_database(make_database: Make) -> None:
+    """Flipped bits, swapped rows, rolled back versions: of 500 random attacks of all kinds, none opens anything."""
+    attacked = attack(make_database("accounts"), 500, seed=5)
+    assert attacked.made.total() == 500
+    assert len(attacked.made) == 10
+    assert attacked.opened.total() == 0, attacked.opened

@@ -43,8 +43,8 @@ class Processes:
         self._environment = {
             **os.environ,  # noqa: TID251 -- what a child process gets
             "PYTHONPATH": f"{ROOT}:{ROOT / '.local' / 'stubs'}",
-            "DATABASE_ADMIN_URL": _url(database.admin_url),
-            f"{prefix}_DATABASE_URL": _url(database.url),
+            "DATABASE_ADMIN_URL": url_of(database.admin_url),
+            f"{prefix}_DATABASE_URL": url_of(database.url),
             "AMQP_URL": amqp_url,
             "PRINCIPAL_PUBLIC_KEY": shared_keys().public,
             f"{prefix}_GRPC_ADDRESS": self.address,
@@ -101,7 +101,8 @@ class Processes:
             )
 
 
-def _url(conninfo: str) -> str:
+def url_of(conninfo: str) -> str:
+    """A connection string as a URL, as settings want it."""
     return "postgresql://{user}:{password}@{host}:{port}/{dbname}".format(
         **{"password": "", **conninfo_to_dict(conninfo)}
     )
