@@ -211,17 +211,31 @@ class Api:
         if done and isinstance(error := first.exception(), grpc.aio.AioRpcError):
             raise self._backends.problem(error, method.service)
         return StreamingResponse(
-            self._stream(call, first, method, scope["path"]),
+            self._stream(call, first, method, scope["path"], headers.get("authorization")),
             media_type="text/event-stream",
             headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
 
+    def _revoked(self, authorization: str | None) -> Problem | None:
+        """Why a stream has to end whose caller was let in, if it has to."""
+        try:
+            self._tokens.authenticate(authorization, self._clock.now())
+        except Problem as problem:
+            return problem if problem.reason == "TOKEN_REVOKED" else None
+        return None
+
     async def _stream(
-        self, call: Any, first: "asyncio.Future[Message | None]", method: Method, path: str
+        self,
+        call: Any,
+        first: "asyncio.Future[Message | None]",
+        method: Method,
+        path: str,
+        authorization: str | None,
     ) -> AsyncIterator[bytes]:
         following: asyncio.Future[Message | None] = first
         stopping = asyncio.ensure_future(self._stopping.wait())
         going = {"rpc.method": method.rpc_path.lstrip("/")}
+        newest = self._tokens.revocations.last
         metrics.streams.add(1, going)
         try:
             yield b"retry: 1000\n\n"
@@ -233,6 +247,11 @@ class Api:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if stopping in done:
+                    return
+                if newest != (newest := self._tokens.revocations.last) and (
+                    problem := self._revoked(authorization)
+                ):
+                    yield _event("error", json.dumps(problem.document(path), ensure_ascii=False).encode())
                     return
                 if following not in done:
                     yield b": alive\n\n"

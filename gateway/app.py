@@ -12,6 +12,7 @@ from typing import Any
 import numerator
 from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
+from numerator.accounts.v1 import apps_pb2 as apps
 from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.rollout.v1 import serving_pb2 as rollout
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from gateway.comments import read_comments
 from gateway.docs import render_docs
 from gateway.health import Health
 from gateway.identity import GATEWAY, AccessTokens
+from gateway.keys import Keys
 from gateway.limits import RequestLimits, StageRates, TokenBuckets
 from gateway.login import Login
 from gateway.observe import Observe
@@ -36,6 +38,7 @@ from gateway.ofrep_events import PATH as EVENTS_PATH
 from gateway.ofrep_events import EventStreams, EventTokens
 from gateway.openapi import build_openapi
 from gateway.replica import Exposures, Heartbeat
+from gateway.revocations import RevocationPull, Revocations
 from gateway.routes import Routes, not_allowed
 from gateway.serving import Knowledge
 from gateway.settings import GatewaySettings
@@ -48,6 +51,7 @@ from services.chassis.principal import PrincipalSigner
 
 API_VERSION = "v1"
 _ACCOUNTS = accounts.DESCRIPTOR.services_by_name["AccountsService"].full_name
+_APPS = apps.DESCRIPTOR.services_by_name["AppService"].full_name
 _ANALYTICS = analytics.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 _SERVING = rollout.DESCRIPTOR.services_by_name["ServingService"].full_name
 _MARK_SECONDS = 1.0
@@ -90,7 +94,9 @@ class Gateway:
         files = stub_files() if files is None else files
         methods = read_methods(files)
         key = settings.private_key.get_secret_value()
-        tokens = AccessTokens(key, settings.public_url)
+        keys = Keys(key, settings.public_keys)
+        self.revocations = Revocations(clock)
+        tokens = AccessTokens(keys, settings.public_url, self.revocations)
         self.stopping = asyncio.Event()
         self.knowledge = Knowledge(clock, settings.stale_seconds)
         self._settings = settings
@@ -127,7 +133,7 @@ class Gateway:
         events = EventStreams(
             knowledge=self.knowledge,
             tokens=tokens,
-            event_tokens=EventTokens(key, settings.public_url),
+            event_tokens=EventTokens(keys, settings.public_url),
             limits=limits,
             clock=clock,
             public_url=settings.public_url,
@@ -145,7 +151,10 @@ class Gateway:
         )
         comments = read_comments(_stub_descriptors() if descriptors is None else descriptors)
         document = build_openapi(methods, comments, server=settings.public_url, version=API_VERSION)
-        self.health = health = Health(self._backends.names, self._backends.health, self.knowledge)
+        self.health = health = Health(
+            self._backends.names, self._backends.health, self.knowledge, self.revocations
+        )
+        self._revocation_pull = RevocationPull(self.revocations, self._list_revocations)
         self._heartbeat = Heartbeat(
             self.knowledge,
             exposures,
@@ -167,7 +176,7 @@ class Gateway:
             ),
             "/oauth2/token": _Own(POST=login.token),
             "/v1/sessions": _Own(POST=login.session),
-            "/.well-known/jwks.json": _Own(GET=_fixed(_dump(tokens.jwks), "application/json")),
+            "/.well-known/jwks.json": _Own(GET=_fixed(_dump(keys.jwks), "application/json")),
             "/.well-known/oauth-authorization-server": _Own(
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
             ),
@@ -182,6 +191,7 @@ class Gateway:
         """Keep what is known new, and tell others of it, while the block runs; close everything after it."""
         running = [
             self._pull.run(),
+            self._revocation_pull.run(),
             self.health.watch(),
             self._usage.run(),
             self._heartbeat.run(),
@@ -227,6 +237,18 @@ class Gateway:
             lambda: [(knowledge.staleness(), {})],
             unit="s",
         )
+        revocations = self.revocations
+        gauge(
+            "numerator.gateway.revocations.age",
+            "Time since the list of revoked access tokens was last known to be the newest.",
+            lambda: [(revocations.age(), {})],
+            unit="s",
+        )
+        gauge(
+            "numerator.gateway.revocations.known",
+            "Members, clients and sessions of which older access tokens are refused.",
+            lambda: [(len(revocations), {})],
+        )
 
     async def _get_snapshot(self, request: rollout.GetSnapshotRequest) -> rollout.Snapshot:
         return await self._backends.ask(
@@ -251,6 +273,11 @@ class Gateway:
     async def _authenticate_client(self, request: accounts.AuthenticateClientRequest) -> accounts.Identity:
         return await self._backends.ask(
             "accounts", f"/{_ACCOUNTS}/AuthenticateClient", request, accounts.Identity, GATEWAY
+        )
+
+    async def _list_revocations(self, request: apps.ListRevocationsRequest) -> apps.ListRevocationsResponse:
+        return await self._backends.ask(
+            "accounts", f"/{_APPS}/ListRevocations", request, apps.ListRevocationsResponse, GATEWAY
         )
 
     async def _authenticate_member(self, request: accounts.AuthenticateMemberRequest) -> accounts.Identity:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from gateway.revocations import Revocations
 from gateway.serving import Knowledge
 from services.chassis.readiness import CHECK_SECONDS
 
@@ -27,17 +28,23 @@ class Health:
     """
 
     def __init__(
-        self, names: Iterable[str], state_of: Callable[[str], Awaitable[str]], knowledge: Knowledge
+        self,
+        names: Iterable[str],
+        state_of: Callable[[str], Awaitable[str]],
+        knowledge: Knowledge,
+        revocations: Revocations,
     ) -> None:
         """
         Args:
             names: of the services.
             state_of: asks a service for its state, as `SERVING`.
             knowledge: of flags and admissions.
+            revocations: of access tokens.
         """
         self._states = dict.fromkeys(names, "UNKNOWN")
         self._state_of = state_of
         self._knowledge = knowledge
+        self._revocations = revocations
         self.leaving = False
         """Set when the process is about to stop, while it still takes requests."""
 
@@ -50,6 +57,8 @@ class Health:
     def reason(self) -> str:
         """Why the gateway is not ready; empty when it is."""
         away = [name for name, state in self._states.items() if state != "SERVING"]
+        if not self._revocations.informed:
+            away.append("revocations")
         return self._closed() or (f"missing: {', '.join(away)}" if away else "")
 
     async def live(self, _request: Request) -> Response:

@@ -4,20 +4,21 @@ Who asks: access tokens of ours, for members who log in and for clients with OAu
 The accounts service knows passwords and secrets; here a verified identity becomes an access token (a JWT, EdDSA,
 RFC 9068), and each request's token becomes a principal. An access token and a principal are signed with the same key
 and never mistaken for one another: they differ in type, issuer and audience.
+
+Besides what RFC 9068 asks for, an access token says when the accounts service read the identity (`auth_time`, to the
+microsecond) and, for members, in which session (`sid`): what is revoked after that ends it.
 """
 
-import base64
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from numerator.accounts.v1 import accounts_pb2 as pb
 
 from gateway.errors import Problem
+from gateway.keys import Keys
+from gateway.revocations import Revocations
 from services.chassis.ids import new_id
 from services.chassis.principal import Principal
 
@@ -27,11 +28,10 @@ AUDIENCE = "numerator-api"
 ANONYMOUS = Principal("ANONYMOUS", "anonymous")
 GATEWAY = Principal("GATEWAY", "gateway")
 
-_ALGORITHM = "EdDSA"
 _TYPE = "at+jwt"
 _LEEWAY = 5
 _LONGEST_TOKEN = 8192
-_CLAIMS = ("iss", "aud", "sub", "exp", "nbf", "iat", "jti", "scope", "kind")
+_CLAIMS = ("iss", "aud", "sub", "exp", "nbf", "iat", "jti", "scope", "kind", "auth_time")
 _BEARERS = frozenset({"MEMBER", "CLIENT", "OPERATOR"})
 
 
@@ -56,23 +56,25 @@ class AccessToken:
 class AccessTokens:
     """Signs and verifies access tokens."""
 
-    def __init__(self, private_key_pem: str, issuer: str) -> None:
+    def __init__(self, keys: Keys, issuer: str, revocations: Revocations) -> None:
         """`issuer` is the gateway's public URL."""
-        self._private = load_key(private_key_pem)
-        self._public = self._private.public_key()
+        self._keys = keys
         self._issuer = issuer
-        raw = self._public.public_bytes(Encoding.Raw, PublicFormat.Raw)
-        required = {"crv": "Ed25519", "kty": "OKP", "x": base64.urlsafe_b64encode(raw).rstrip(b"=").decode()}
-        thumbprint = hashlib.sha256(json.dumps(required, separators=(",", ":")).encode()).digest()  # RFC 7638
-        self._key_id = base64.urlsafe_b64encode(thumbprint).rstrip(b"=").decode()
-        self.jwks: dict[str, Any] = {
-            "keys": [
-                {**required, "kid": self._key_id, "use": "sig", "alg": _ALGORITHM, "key_ops": ["verify"]}
-            ]
-        }
+        self.revocations = revocations
 
-    def issue(self, principal: Principal, lifetime: timedelta, now: datetime) -> AccessToken:
-        """A token with which its bearer is `principal`."""
+    def issue(
+        self, principal: Principal, lifetime: timedelta, now: datetime, identity: pb.Identity | None = None
+    ) -> AccessToken:
+        """
+        A token with which its bearer is `principal`.
+
+        Args:
+            principal: with the rights that the token gives.
+            lifetime: how long it does.
+            now: the time.
+            identity: what the principal was made from. Without it, any revocation of the bearer ends the token.
+        """
+        identity = identity or pb.Identity()
         claims = {
             "iss": self._issuer,
             "aud": AUDIENCE,
@@ -84,6 +86,8 @@ class AccessTokens:
             "scope": " ".join(sorted(principal.scopes)),
             "kind": principal.kind,
             "roles": sorted(principal.roles),
+            "auth_time": identity.authenticate_time.ToMicroseconds() / 1_000_000,
+            **({"sid": identity.session} if identity.session else {}),
             **(
                 {"grants": {right: sorted(groups) for right, groups in principal.grants.items()}}
                 if principal.grants
@@ -91,16 +95,14 @@ class AccessTokens:
             ),
             **({"enterprise": principal.enterprise} if principal.enterprise else {}),
         }
-        headers = {"typ": _TYPE, "kid": self._key_id}
-        token = jwt.encode(claims, self._private, algorithm=_ALGORITHM, headers=headers)
-        return AccessToken(token, lifetime, principal.scopes)
+        return AccessToken(self._keys.sign(claims, _TYPE), lifetime, principal.scopes)
 
     def authenticate(self, authorization: str | None, now: datetime) -> Principal:
         """
         The principal of an `Authorization` header; ANONYMOUS without one.
 
-        Raises 401 `CREDENTIALS_INVALID` or `TOKEN_EXPIRED`, also where no credentials are needed: a caller who sends
-        some means them.
+        Raises 401 `CREDENTIALS_INVALID`, `TOKEN_REVOKED` or `TOKEN_EXPIRED`, also where no credentials are needed: a caller
+        who sends some means them.
         """
         if authorization is None:
             return ANONYMOUS
@@ -111,9 +113,10 @@ class AccessTokens:
 
     def verify(self, token: str, now: datetime) -> Principal:
         """The principal of an access token. Raises 401."""
-        claims = self._claims(token)
         try:
+            claims = self._keys.read(token, _TYPE, issuer=self._issuer, audience=AUDIENCE, require=_CLAIMS)
             issued, starts, ends = (int(claims[name]) for name in ("iat", "nbf", "exp"))
+            read, session = float(claims["auth_time"]), str(claims.get("sid", ""))
             principal = Principal(
                 kind=claims["kind"],
                 subject=claims["sub"],
@@ -122,44 +125,18 @@ class AccessTokens:
                 scopes=frozenset(claims["scope"].split()),
                 grants={right: frozenset(groups) for right, groups in claims.get("grants", {}).items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (jwt.InvalidTokenError, TypeError, ValueError, ArithmeticError, AttributeError):
             raise _refused("CREDENTIALS_INVALID", "the access token is not ours") from None
         seconds = now.timestamp()
         if principal.kind not in _BEARERS or max(issued, starts) > seconds + _LEEWAY:
             raise _refused("CREDENTIALS_INVALID", "the access token is not good for this, or not yet")
+        if any(self.revocations.revoked(each, read) for each in (principal.subject, session)):
+            raise _refused(
+                "TOKEN_REVOKED", "what the access token stands for has changed or ended; get another one"
+            )
         if ends <= seconds:
             raise _refused("TOKEN_EXPIRED", "the access token has expired; get another one")
         return principal
-
-    def _claims(self, token: str) -> dict[str, Any]:
-        try:
-            header = jwt.get_unverified_header(token)
-            if header.get("typ") != _TYPE or header.get("kid") != self._key_id:
-                raise _refused("CREDENTIALS_INVALID", "the access token is not ours")
-            # Times are checked against our clock, in `verify`.
-            return jwt.decode(
-                token,
-                self._public,
-                algorithms=[_ALGORITHM],
-                audience=AUDIENCE,
-                issuer=self._issuer,
-                options={
-                    "require": list(_CLAIMS),
-                    "verify_exp": False,
-                    "verify_iat": False,
-                    "verify_nbf": False,
-                },
-            )
-        except jwt.InvalidTokenError:
-            raise _refused("CREDENTIALS_INVALID", "the access token is not ours") from None
-
-
-def load_key(private_key_pem: str) -> Ed25519PrivateKey:
-    """The gateway's key. Raises TypeError for one of another kind."""
-    key = load_pem_private_key(private_key_pem.encode(), password=None)
-    if not isinstance(key, Ed25519PrivateKey):
-        raise TypeError("the gateway's key must be Ed25519")
-    return key
 
 
 def _refused(reason: str, detail: str) -> Problem:

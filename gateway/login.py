@@ -88,7 +88,7 @@ class Login:
             pb.AuthenticateClientRequest(client_id=client_id, client_secret=secret)
         )
         principal = _principal(identity, set(form["scope"].split()) if form.get("scope") else None)
-        token = self._tokens.issue(principal, CLIENT_LIFETIME, self._clock.now())
+        token = self._tokens.issue(principal, CLIENT_LIFETIME, self._clock.now(), identity)
         return JSONResponse(token.reply(), headers=_NO_STORE)
 
     async def session(self, request: Request) -> Response:
@@ -108,7 +108,7 @@ class Login:
             pb.AuthenticateMemberRequest(email=email, password=password)
         )
         principal = _principal(identity, None)
-        token = self._tokens.issue(principal, MEMBER_LIFETIME, self._clock.now())
+        token = self._tokens.issue(principal, MEMBER_LIFETIME, self._clock.now(), identity)
         reply: dict[str, Any] = {
             **token.reply(),
             "member": principal.subject,

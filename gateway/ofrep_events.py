@@ -20,7 +20,8 @@ from gateway import metrics
 from gateway.callers import introduce
 from gateway.catalogue import Shape
 from gateway.errors import Problem
-from gateway.identity import ANONYMOUS, AccessTokens, load_key
+from gateway.identity import ANONYMOUS, AccessTokens
+from gateway.keys import Keys
 from gateway.limits import RequestLimits
 from gateway.routes import not_allowed
 from gateway.serving import Knowledge, Serving
@@ -29,7 +30,6 @@ from services.chassis.principal import Principal
 
 PATH = "/ofrep/v1/events"
 
-_ALGORITHM = "EdDSA"
 _TYPE = "ofrep-events+jwt"
 _AUDIENCE = "numerator-ofrep-events"
 _WINDOW = timedelta(hours=1)
@@ -40,9 +40,9 @@ _LONGEST = timedelta(hours=1)
 class EventTokens:
     """Signs and verifies what lets a bearer hear that flags of one enterprise, or any flags, changed."""
 
-    def __init__(self, private_key_pem: str, issuer: str) -> None:
-        """The key is the one that signs access tokens; type and audience keep the two apart."""
-        self._key = load_key(private_key_pem)
+    def __init__(self, keys: Keys, issuer: str) -> None:
+        """The keys are those of access tokens; type and audience keep the two apart."""
+        self._keys = keys
         self._issuer = issuer
 
     def issue(self, principal: Principal, now: datetime) -> str:
@@ -56,20 +56,13 @@ class EventTokens:
             "kind": principal.kind,
             "enterprise": principal.enterprise,
         }
-        return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers={"typ": _TYPE})
+        return self._keys.sign(claims, _TYPE)
 
     def verify(self, token: str, now: datetime) -> Principal:
         """Who has the token. Raises 401."""
         try:
-            if jwt.get_unverified_header(token).get("typ") != _TYPE:
-                raise _refused()
-            claims = jwt.decode(
-                token,
-                self._key.public_key(),
-                algorithms=[_ALGORITHM],
-                audience=_AUDIENCE,
-                issuer=self._issuer,
-                options={"require": ["exp", "sub"], "verify_exp": False},
+            claims = self._keys.read(
+                token, _TYPE, issuer=self._issuer, audience=_AUDIENCE, require=("exp", "sub")
             )
         except jwt.InvalidTokenError:
             raise _refused() from None

@@ -13,14 +13,14 @@ import pytest_asyncio
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc
+from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
 from numerator.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from numerator.rollout.v1 import serving_pb2, serving_pb2_grpc
 
 from gateway.app import Gateway
 from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
-from gateway.tests.fakes import Accounts, Analytics, Boxes, Rollouts, api
+from gateway.tests.fakes import Accounts, Analytics, Apps, Boxes, Rollouts, api
 from gateway.tests.snapshots_made import Told, document, envelope, record
 from services.chassis.rpc.server import Server
 from services.chassis.testing.rpc import telemetry
@@ -42,6 +42,7 @@ class Services:
     boxes: Boxes
     rollouts: Rollouts
     analytics: Analytics
+    apps: Apps
     address: str
 
 
@@ -54,7 +55,7 @@ def _open(rollouts: Rollouts) -> None:
 @pytest.fixture(scope="session")
 def service_servers():
     """One server with all fakes, for the whole run."""
-    boxes, rollouts, analytics = Boxes(), Rollouts(), Analytics()
+    boxes, rollouts, analytics, apps = Boxes(), Rollouts(), Analytics(), Apps()
     _open(rollouts)
     settings = SimpleNamespace(
         grpc_address="127.0.0.1:0",
@@ -74,6 +75,11 @@ def service_servers():
             accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
         )
         .add(
+            apps_pb2_grpc.add_AppServiceServicer_to_server,
+            apps,
+            apps_pb2.DESCRIPTOR.services_by_name["AppService"],
+        )
+        .add(
             serving_pb2_grpc.add_ServingServiceServicer_to_server,
             rollouts,
             serving_pb2.DESCRIPTOR.services_by_name["ServingService"],
@@ -85,7 +91,7 @@ def service_servers():
         )
     )
     server.start()
-    yield Services(boxes, rollouts, analytics, f"127.0.0.1:{server.port}")
+    yield Services(boxes, rollouts, analytics, apps, f"127.0.0.1:{server.port}")
     server.stop(1)
 
 
@@ -96,6 +102,7 @@ def services(service_servers):
     boxes.__init__()
     rollouts.__init__()
     service_servers.analytics.__init__()
+    service_servers.apps.__init__()
     _open(rollouts)
     yield service_servers
     boxes.slow.set()
@@ -110,18 +117,23 @@ def make_settings(address: str, **more) -> GatewaySettings:
 
 
 def _informed(gateway: Gateway) -> bool:
-    """Whether it has admissions, and every service's word or silence."""
-    return bool(gateway.knowledge.serving) and "UNKNOWN" not in gateway.health._states.values()
+    """Whether it has admissions and revocations, and every service's word or silence."""
+    return (
+        bool(gateway.knowledge.serving)
+        and gateway.revocations.informed
+        and "UNKNOWN" not in gateway.health._states.values()
+    )
 
 
 @contextlib.asynccontextmanager
-async def serving(settings: GatewaySettings):
-    """A gateway on a free port: gives it, and a client for it."""
+async def serving(settings: GatewaySettings, *, informed: bool = True):
+    """A gateway on a free port, once it is `informed`: gives it, and a client for it."""
     gateway = Gateway(
         settings,
         files=[
             api.pb.DESCRIPTOR,
             accounts_pb2.DESCRIPTOR,
+            apps_pb2.DESCRIPTOR,
             analytics_pb2.DESCRIPTOR,
             serving_pb2.DESCRIPTOR,
         ],
@@ -141,7 +153,9 @@ async def serving(settings: GatewaySettings):
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
             async with gateway.running(), httpx.AsyncClient(base_url=url, timeout=10) as client:
-                await asyncio.to_thread(eventually, lambda: server.started and _informed(gateway))
+                await asyncio.to_thread(
+                    eventually, lambda: server.started and (_informed(gateway) or not informed)
+                )
                 yield SimpleNamespace(gateway=gateway, http=client, url=url)
         finally:
             server.should_exit = True
@@ -158,7 +172,9 @@ async def gateway(services):
 @pytest.fixture
 def make_gateway(services):
     """Makes gateways with settings of the test's own, to be entered with `async with`."""
-    return lambda **settings: serving(make_settings(services.address, **settings))
+    return lambda informed=True, **settings: serving(
+        make_settings(services.address, **settings), informed=informed
+    )
 
 
 @pytest_asyncio.fixture(loop_scope="session")

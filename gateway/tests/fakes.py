@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from google.api import httpbody_pb2
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
+from numerator.accounts.v1 import apps_pb2, apps_pb2_grpc
 from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.analytics.v1 import analytics_pb2_grpc as analytics_grpc
 from numerator.options.v1 import options_pb2
@@ -121,6 +122,30 @@ class Accounts(accounts_grpc.AccountsServiceServicer):
         if identity is None:
             raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown client or wrong secret")
         return identity
+
+
+class Apps(apps_pb2_grpc.AppServiceServicer):
+    """Tells the revocations that the test has set."""
+
+    def __init__(self) -> None:
+        self.revocations: list[apps_pb2.Revocation] = []
+        self.page_size = 1_000
+        self.error: ServiceError | None = None
+
+    def revoke(self, subject: str, when: float, *, life: float = 3600) -> None:
+        """Refuse tokens of identities that were read up to `when`, in seconds since 1970."""
+        revocation = apps_pb2.Revocation(subject=subject, sequence=len(self.revocations) + 1)
+        revocation.revoke_time.FromMicroseconds(round(when * 1_000_000))
+        revocation.expire_time.FromMicroseconds(round((when + life) * 1_000_000))
+        self.revocations.append(revocation)
+
+    def ListRevocations(self, request, context):
+        if self.error is not None:
+            raise self.error
+        found = [each for each in self.revocations if each.sequence > request.since]
+        return apps_pb2.ListRevocationsResponse(
+            revocations=found[: self.page_size], more=len(found) > self.page_size
+        )
 
 
 class Rollouts(serving_grpc.ServingServiceServicer):

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from gateway.errors import Problem
 from gateway.identity import ANONYMOUS, AUDIENCE, AccessTokens
+from gateway.keys import Keys
+from gateway.revocations import Revocations
+from services.chassis.clock import FixedClock
 from services.chassis.errors import ServiceError
 from services.chassis.principal import Principal, PrincipalSigner, PrincipalVerifier
 
@@ -21,20 +24,21 @@ ISSUER = "http://gateway.test"
 KEY = Ed25519PrivateKey.generate()
 PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 PUBLIC = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-TOKENS = AccessTokens(PEM, ISSUER)
+KEYS = Keys(PEM)
+TOKENS = AccessTokens(KEYS, ISSUER, Revocations(FixedClock(NOW)))
 CLIENT = Principal(
     "CLIENT", "enterprises/x/clients/c", "enterprises/x", scopes=frozenset({"profiles.write", "boxes.read"})
 )
 MEMBER = Principal("MEMBER", "enterprises/x/members/m", "enterprises/x", roles=frozenset({"OWNER"}))
 TEN_MINUTES = timedelta(minutes=10)
-KID = TOKENS.jwks["keys"][0]["kid"]
+KID = KEYS.jwks["keys"][0]["kid"]
 
 
 def claims(**more):
     seconds = int(NOW.timestamp())
     return {
         "iss": ISSUER, "aud": AUDIENCE, "sub": "enterprises/x/clients/c", "iat": seconds, "nbf": seconds,
-        "exp": seconds + 600, "jti": "j", "scope": "a b", "kind": "CLIENT", "enterprise": "enterprises/x", "roles": [],
+        "exp": seconds + 600, "jti": "j", "auth_time": seconds, "scope": "a b", "kind": "CLIENT", "enterprise": "enterprises/x", "roles": [],
         **more,
     }  # fmt: skip
 
@@ -63,7 +67,7 @@ def test_token__leads_back_to_its_bearer(principal):
 def test_token__anybody_can_verify_it():
     """The JWKS verifies our tokens with an ordinary JWT library."""
     token = TOKENS.issue(CLIENT, TEN_MINUTES, NOW).token
-    key = jwt.PyJWK(TOKENS.jwks["keys"][0])
+    key = jwt.PyJWK(KEYS.jwks["keys"][0])
 
     seen = jwt.decode(token, key, audience=AUDIENCE, issuer=ISSUER, options={"verify_exp": False})
 

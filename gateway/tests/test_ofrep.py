@@ -10,7 +10,7 @@ import jwt
 import pytest
 import pytest_asyncio
 
-from gateway.identity import AccessTokens
+from gateway.keys import Keys
 from gateway.ofrep_events import EventTokens
 from gateway.serving import NO_ADMISSIONS
 from gateway.tests.conftest import PRIVATE_PEM
@@ -508,7 +508,7 @@ async def test_events__an_address_is_good_for_an_hour_and_for_nothing_else(rollo
 async def test_event_tokens__end():
     """A token lives for one to two hours."""
     clock = FixedClock(datetime(2026, 1, 15, 12, 59, tzinfo=UTC))
-    tokens = EventTokens(PRIVATE_PEM, "http://gateway")
+    tokens = EventTokens(Keys(PRIVATE_PEM), "http://gateway")
     token = tokens.issue(Principal("MEMBER", f"{X}/members/m", enterprise=X), clock.now())
 
     clock.advance(timedelta(hours=1))
@@ -518,8 +518,7 @@ async def test_event_tokens__end():
         tokens.verify(token, clock.now())
     assert raised.value.reason == "TOKEN_EXPIRED"
     with pytest.raises(Exception, match="not ours"):
-        EventTokens(PRIVATE_PEM, "http://another").verify(token, clock.now())
-    assert AccessTokens(PRIVATE_PEM, "http://gateway").jwks["keys"]
+        EventTokens(Keys(PRIVATE_PEM), "http://another").verify(token, clock.now())
 
 
 async def test_attribute_names__are_those_of_anybody():

@@ -4,6 +4,7 @@ from typing import Any
 
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
+from numerator.accounts.v1 import apps_pb2, apps_pb2_grpc
 from numerator.options.v1 import options_pb2
 from numerator.rollout.v1 import serving_pb2
 
@@ -12,8 +13,8 @@ from services.chassis.errors import Kind, ServiceError
 SECRETS = {"operator": "s3cret of the operator", "reviewer": "s3cret of the reviewer"}
 
 
-class Accounts(accounts_grpc.AccountsServiceServicer):
-    """Knows two operators, and counts how often they log in."""
+class Accounts(accounts_grpc.AccountsServiceServicer, apps_pb2_grpc.AppServiceServicer):
+    """Knows two operators, and counts how often they log in. Nobody's tokens are revoked."""
 
     def __init__(self) -> None:
         self.logins: list[str] = []
@@ -23,6 +24,9 @@ class Accounts(accounts_grpc.AccountsServiceServicer):
         if SECRETS.get(request.client_id) != request.client_secret:
             raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown client or wrong secret")
         return accounts.Identity(kind=options_pb2.OPERATOR, subject=f"clients/{request.client_id}")
+
+    def ListRevocations(self, request, context):
+        return apps_pb2.ListRevocationsResponse()
 
 
 class Rollouts:
