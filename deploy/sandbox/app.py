@@ -20,6 +20,8 @@ from deploy.sandbox.oauth import OAuth
 from deploy.sandbox.pages import Pages
 from deploy.sandbox.settings import SandboxSettings
 from deploy.sandbox.store import Network
+from deploy.sandbox.weibo import SCOPE as WEIBO_SCOPE
+from deploy.sandbox.weibo import Weibo
 
 
 def build(settings: SandboxSettings) -> Starlette:
@@ -35,12 +37,23 @@ def build(settings: SandboxSettings) -> Starlette:
     guard = Guard(network, faults, attempts, settings.rate_limit)
     pages = Pages(settings, network)
     oauth = OAuth(settings, network, pages)
-    operations = [*oauth.operations(), *Api(settings, network).operations()]
+    weibo = Weibo(settings, network, pages)
+    operations = [*oauth.operations(), *weibo.operations(), *Api(settings, network).operations()]
 
     def start_afresh() -> None:
         if settings.demo_users and not network.accounts:
             for username, display_name, followers in (*users.COMPANY, *users.PEOPLE):
                 network.create_user(username, users.PASSWORD, display_name, followers)
+        known = network.applications.get(users.WEIBO_KEY)
+        if settings.demo_users and (known is None or known.redirect_uris != [settings.weibo_redirect_uri]):
+            network.create_application(
+                "Numerator",
+                [settings.weibo_redirect_uri],
+                [WEIBO_SCOPE],
+                None,
+                client_id=users.WEIBO_KEY,
+                client_secret=users.WEIBO_SECRET,
+            )
 
     start_afresh()
     names = frozenset(operation.name for operation in operations)
@@ -56,7 +69,7 @@ def build(settings: SandboxSettings) -> Starlette:
 
     async def not_found(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        if request.url.path.startswith(("/api/", "/oauth/", "/control/")):
+        if request.url.path.startswith(("/api/", "/oauth/", "/oauth2/", "/2/", "/control/")):
             return JSONResponse({"error": "Record not found" if status == 404 else "Not allowed"}, status)
         return pages.problem("There is nothing here.", status)
 
@@ -65,6 +78,7 @@ def build(settings: SandboxSettings) -> Starlette:
             Route("/health", health),
             *(guard.route(operation) for operation in operations),
             *oauth.routes(),
+            *weibo.routes(),
             *(control.routes() if settings.control else []),
             *pages.routes(),
         ],

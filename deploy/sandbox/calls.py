@@ -40,7 +40,9 @@ class ApiError(Exception):
     def __init__(self, status: int, error: str, description: str | None = None) -> None:
         super().__init__(error)
         self.status = status
-        self.body = {"error": error} | ({"error_description": description} if description else {})
+        self.body: dict[str, object] = {"error": error}
+        if description:
+            self.body["error_description"] = description
 
 
 class Access(Enum):
@@ -212,7 +214,7 @@ class Guard:
     async def _run(self, operation: Operation, request: Request) -> Response:
         started = time.perf_counter()
         bearer = _bearer(request)
-        token = self._network.tokens.get(bearer) if bearer else None
+        token = self._network.token(bearer) if bearer else None
         username = token.account.username if token and token.account else None
         attempt = self._attempts.received(operation.name, username, request.headers.get("idempotency-key"))
 
@@ -254,6 +256,9 @@ class Guard:
             case Kind.TOO_MANY_REQUESTS:
                 reset = datetime.now(UTC) + timedelta(seconds=fault.retry_after)
                 return JSONResponse({"error": "Too many requests"}, 429, self._rate_headers(0, reset))
+            case Kind.REFUSED if fault.error_code is not None:
+                told = {"error": "refused", "error_code": fault.error_code, "request": request.url.path}
+                return JSONResponse(told, 400)
             case Kind.REFUSED:
                 return JSONResponse({"error": "Validation failed: refused"}, 422)
             case Kind.LOST_REPLY_AFTER_COMMIT:

@@ -12,6 +12,7 @@ from deploy.sandbox.attempts import AttemptLog
 from deploy.sandbox.faults import ArmedFault, Fault, Faults
 from deploy.sandbox.settings import Mode
 from deploy.sandbox.store import Network, UsernameTakenError
+from deploy.sandbox.weibo import SCOPE as WEIBO_SCOPE
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,6 +33,17 @@ class NewUser(_Body):
     password: str = Field(min_length=1)
     display_name: str = ""
     followers: int = Field(default=0, ge=0)
+
+
+class TokenLife(_Body):
+    seconds: float | None = Field(gt=0)
+    """None: as usual, that is for ever, or 30 days on Weibo."""
+
+
+class WeiboApp(_Body):
+    client_id: str = Field(pattern=r"^[0-9]{1,20}$")
+    client_secret: str = Field(min_length=1)
+    redirect_uri: str = Field(pattern=r"^https?://")
 
 
 class Reset(_Body):
@@ -81,6 +93,8 @@ class Control:
             _route("/control/mode", "POST", self.set_mode),
             _route("/control/users", "GET", self.list_users),
             _route("/control/users", "POST", self.create_user),
+            _route("/control/tokens", "POST", self.set_token_life),
+            _route("/control/weibo_apps", "POST", self.create_weibo_app),
             _route("/control/reset", "POST", self.reset),
         ]
 
@@ -143,6 +157,22 @@ class Control:
         except UsernameTakenError as error:
             raise ControlError(409, f"username: {new.username} is taken") from error
         return JSONResponse({"id": str(account.id), "username": account.username}, 201)
+
+    async def set_token_life(self, request: Request) -> Response:
+        self._network.set_token_life((await _body(TokenLife, request)).seconds)
+        return Response(status_code=204)
+
+    async def create_weibo_app(self, request: Request) -> Response:
+        app = await _body(WeiboApp, request)
+        self._network.create_application(
+            "Tests",
+            [app.redirect_uri],
+            [WEIBO_SCOPE],
+            None,
+            client_id=app.client_id,
+            client_secret=app.client_secret,
+        )
+        return Response(status_code=204)
 
     async def reset(self, request: Request) -> Response:
         asked = await _body(Reset, request)

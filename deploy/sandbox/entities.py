@@ -141,9 +141,13 @@ class Entities:
         }
 
     def token(self, token: Token) -> Json:
-        return {
+        told: Json = {
             "access_token": token.value,
             "token_type": "Bearer",
             "scope": " ".join(token.scopes),
             "created_at": int(token.created_at.timestamp()),
         }
+        if token.expires_at:
+            life = token.expires_at - token.created_at
+            told |= {"expires_in": round(life.total_seconds()), "refresh_token": token.refresh}
+        return told

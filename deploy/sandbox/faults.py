@@ -54,6 +54,8 @@ class Fault(BaseModel):
     """Only for calls of these usernames."""
     milliseconds: float = Field(default=0, ge=0)
     retry_after: float = Field(default=60, ge=0)
+    error_code: int | str | None = None
+    """Of `refused`: answers with Weibo's form of an error and this number, as it is given: a number or a text."""
     seed: int | None = None
     """Of this fault's own dice, so that other traffic does not change how they fall."""
 

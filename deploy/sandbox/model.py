@@ -44,6 +44,14 @@ class Token:
     """None for the application's own token (client credentials)."""
     scopes: list[str]
     created_at: datetime
+    expires_at: datetime | None = None
+    """None: never."""
+    refresh: str | None = None
+    """What gets the next token, for one that expires."""
+
+    @property
+    def expired(self) -> bool:
+        return self.expires_at is not None and datetime.now(UTC) >= self.expires_at
 
     def allows(self, scope: str) -> bool:
         """`write` covers `write:statuses`."""

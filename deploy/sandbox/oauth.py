@@ -137,7 +137,7 @@ class OAuth:
                 "scopes_supported": list(SCOPES),
                 "response_types_supported": ["code"],
                 "response_modes_supported": ["query"],
-                "grant_types_supported": ["authorization_code", "client_credentials"],
+                "grant_types_supported": ["authorization_code", "client_credentials", "refresh_token"],
                 "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
                 "code_challenge_methods_supported": ["S256"],
             }
@@ -198,7 +198,7 @@ class OAuth:
             return asked.redirect(
                 error="access_denied", error_description="The resource owner denied the request."
             )
-        account = self._signed_in(form)
+        account = signed_in(self._network, form)
         if account is None:
             return self._page(asked, error="This is not a user name and its password.")
         code = secrets.token_urlsafe(32)
@@ -233,19 +233,13 @@ class OAuth:
         return self._pages.render(
             "authorize.html",
             code=401 if error else 200,
+            action="/oauth/authorize",
             application=asked.application,
             parameters=asked.parameters,
             scopes=[(scope, SCOPES.get(scope, scope)) for scope in asked.scopes],
             users=list(self._network.accounts.values()),
             error=error,
         )
-
-    def _signed_in(self, form: FormData) -> Account | None:
-        """By name and password, or just picked from the list: nobody here has anything to hide."""
-        if form.get("decision") == "pick":
-            return self._network.accounts_by_name.get(str(form.get("pick", "")).lower())
-        account = self._network.accounts_by_name.get(str(form.get("username", "")).lower())
-        return account if account and _equal(account.password, str(form.get("password", ""))) else None
 
     # Tokens
 
@@ -263,6 +257,8 @@ class OAuth:
         match grant_type:
             case "authorization_code":
                 token = self._exchange(application, parameters)
+            case "refresh_token":
+                token = self._refresh(application, parameters)
             case "client_credentials":
                 scopes = (parameters.text("scope") or "read").split()
                 if not set(scopes) <= set(application.scopes):
@@ -310,13 +306,19 @@ class OAuth:
         grant.token = self._network.create_token(application, grant.account, grant.scopes)
         return grant.token
 
+    def _refresh(self, application: Application, parameters: Parameters) -> Token:
+        token = self._network.refresh_token(application, parameters.require("refresh_token"))
+        if token is None:
+            raise ApiError(400, "invalid_grant", "The refresh token is invalid, or was used.")
+        return token
+
     def _client(self, call: Call, parameters: Parameters) -> Application | None:
         client_id, client_secret = _basic(call.request) or (
             parameters.text("client_id") or "",
             parameters.text("client_secret") or "",
         )
         application = self._network.applications.get(client_id)
-        return application if application and _equal(application.client_secret, client_secret) else None
+        return application if application and equal(application.client_secret, client_secret) else None
 
 
 def _basic(request: Request) -> tuple[str, str] | None:
@@ -335,7 +337,16 @@ def _challenge(verifier: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def _equal(expected: str, given: str) -> bool:
+def signed_in(network: Network, form: FormData) -> Account | None:
+    """Who decides: by name and password, or just picked from the list, because nobody here has anything to hide."""
+    if form.get("decision") == "pick":
+        return network.accounts_by_name.get(str(form.get("pick", "")).lower())
+    account = network.accounts_by_name.get(str(form.get("username", "")).lower())
+    return account if account and equal(account.password, str(form.get("password", ""))) else None
+
+
+def equal(expected: str, given: str) -> bool:
+    """Whether two secrets are the same; in the same time when they are not."""
     return hmac.compare_digest(expected.encode(), given.encode(errors="replace"))
 
 

@@ -35,6 +35,9 @@ class SandboxSettings(BaseSettings):
     demo_users: bool = True
     """Create the accounts of the demonstration in an empty network."""
 
+    weibo_redirect_uri: str = "http://127.0.0.1:7400/bound"
+    """Where Weibo's app of the demonstration has people sent back to."""
+
     mode: Mode = Mode.HONOURS
     idempotency_seconds: float = Field(default=3600, gt=0)
     """How long a key is remembered."""

@@ -13,7 +13,7 @@ import time
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from deploy.sandbox import text
@@ -48,6 +48,8 @@ class Network:
         self.accounts_by_name: dict[str, Account] = {}
         self.applications: dict[str, Application] = {}
         self.tokens: dict[str, Token] = {}
+        self.token_seconds: float | None = None
+        """How long new tokens live; None: for ever."""
         self._forget_posts()
         self._apply = {
             "user": self._apply_user,
@@ -61,6 +63,7 @@ class Network:
             "favourite": self._apply_favourite,
             "unfavourite": self._apply_unfavourite,
             "mode": self._apply_mode,
+            "token_life": self._apply_token_life,
             "reset": self._apply_reset,
         }
         self._replay()
@@ -132,14 +135,21 @@ class Network:
         return self.accounts[account_id]
 
     def create_application(
-        self, name: str, redirect_uris: list[str], scopes: list[str], website: str | None
+        self,
+        name: str,
+        redirect_uris: list[str],
+        scopes: list[str],
+        website: str | None,
+        *,
+        client_id: str = "",
+        client_secret: str = "",
     ) -> Application:
-        client_id = secrets.token_urlsafe(32)
+        client_id = client_id or secrets.token_urlsafe(32)
         self._commit(
             "application",
             id=self._new_id(),
             client_id=client_id,
-            client_secret=secrets.token_urlsafe(32),
+            client_secret=client_secret or secrets.token_urlsafe(32),
             name=name,
             website=website,
             redirect_uris=redirect_uris,
@@ -147,16 +157,54 @@ class Network:
         )
         return self.applications[client_id]
 
-    def create_token(self, application: Application, account: Account | None, scopes: list[str]) -> Token:
+    def token(self, value: str) -> Token | None:
+        """The token that this is, if it is good."""
+        token = self.tokens.get(value)
+        return None if token is None or token.expired else token
+
+    def create_token(
+        self,
+        application: Application,
+        account: Account | None,
+        scopes: list[str],
+        seconds: float | None = None,
+    ) -> Token:
+        """A token that lives for `seconds`, or as long as control says."""
         value = secrets.token_urlsafe(32)
+        life = self.token_seconds if seconds is None else seconds
+        expires = None
+        if life is not None and account:
+            expires = (datetime.now(UTC) + timedelta(seconds=life)).isoformat()
         self._commit(
             "token",
             value=value,
             client_id=application.client_id,
             account_id=account.id if account else None,
             scopes=scopes,
+            expires_at=expires,
+            refresh=secrets.token_urlsafe(32) if expires else None,
         )
         return self.tokens[value]
+
+    def refresh_token(self, application: Application, refresh: str) -> Token | None:
+        """The next token in place of the one that this refreshes, whether that has expired or not; each works once."""
+        before = next(
+            (
+                token
+                for token in self.tokens.values()
+                if refresh and token.refresh == refresh and token.application is application
+            ),
+            None,
+        )
+        if before is None:
+            return None
+        after = self.create_token(application, before.account, before.scopes)
+        self.revoke_token(before)
+        return after
+
+    def set_token_life(self, seconds: float | None) -> None:
+        """How long tokens live that are made from now on."""
+        self._commit("token_life", seconds=seconds)
 
     def revoke_token(self, token: Token) -> None:
         self._commit("revoke", value=token.value)
@@ -366,7 +414,13 @@ class Network:
             account=self.accounts[entry["account_id"]] if entry["account_id"] else None,
             scopes=entry["scopes"],
             created_at=datetime.fromisoformat(entry["time"]),
+            # Journals of former versions have neither.
+            expires_at=datetime.fromisoformat(entry["expires_at"]) if entry.get("expires_at") else None,
+            refresh=entry.get("refresh"),
         )
+
+    def _apply_token_life(self, entry: Entry) -> None:
+        self.token_seconds = entry["seconds"]
 
     def _apply_revoke(self, entry: Entry) -> None:
         self.tokens.pop(entry["value"], None)
@@ -429,6 +483,7 @@ class Network:
 
     def _apply_reset(self, entry: Entry) -> None:
         self._forget_posts()
+        self.token_seconds = None
         if entry["accounts"]:
             for known in (self.accounts, self.accounts_by_name, self.applications, self.tokens):
                 known.clear()

@@ -2,6 +2,10 @@
 
 PASSWORD = "sandbox-password"  # noqa: S105  written in the README for all to see
 
+WEIBO_KEY = "1234567890"
+WEIBO_SECRET = "sandbox-weibo-secret"  # noqa: S105  as the password
+"""The app that the sandbox knows when it plays Weibo."""
+
 COMPANY = [
     ("tianshan", "天山汽车 Tianshan Motors", 128_400),
     ("tianshan-dealer", "天山汽车经销商 Tianshan Dealers", 23_150),
