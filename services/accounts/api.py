@@ -5,14 +5,20 @@ from numerator.accounts.v1 import (
     accounts_pb2_grpc,
     apps_pb2,
     apps_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
+    vault_pb2,
+    vault_pb2_grpc,
 )
 
 from services.accounts.networks.mastodon import MastodonNetwork
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
+from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.sessions import SessionServicer
+from services.accounts.rpc.vault import VaultServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
@@ -45,4 +51,8 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     server.add(apps_pb2_grpc.add_AppServiceServicer_to_server, AppServicer(database), apps)
     sessions = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
     server.add(sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database), sessions)
+    trail = audit_pb2.DESCRIPTOR.services_by_name["AuditLogService"]
+    server.add(audit_pb2_grpc.add_AuditLogServiceServicer_to_server, AuditLogServicer(database), trail)
+    keys = vault_pb2.DESCRIPTOR.services_by_name["VaultService"]
+    server.add(vault_pb2_grpc.add_VaultServiceServicer_to_server, VaultServicer(database), keys)
     return server.serve()

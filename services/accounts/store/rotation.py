@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from services.accounts.store.secrets import SEALED_TABLES, SealedTable
+from services.accounts.store.secrets import SEALED_TABLES, SealedTable, lock_data_keys
 from services.chassis.database import Transaction
 
 
@@ -162,7 +162,7 @@ def delete_data_keys(tx: Transaction, enterprise: str, versions: Sequence[int]) 
 
     Waits for those who seal, and they wait for the end of this transaction: nobody seals with what is deleted.
     """
-    tx.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"data keys {enterprise}",))
+    lock_data_keys(tx, enterprise)
     for table in SEALED_TABLES:
         used = tx.execute(
             f"select from {table.name} where enterprise = %s and key_version = any (%s) limit 1",
@@ -174,12 +174,3 @@ def delete_data_keys(tx: Transaction, enterprise: str, versions: Sequence[int]) 
         "delete from data_keys where enterprise = %s and version = any (%s)", (enterprise, list(versions))
     )
     return True
-
-
-def shred_data_keys(tx: Transaction, enterprise: str) -> int:
-    """Destroy an enterprise's data keys; their rows stay and say when. Returns how many there were."""
-    tx.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"data keys {enterprise}",))
-    return tx.execute(
-        "update data_keys set wrapped = null, shred_time = %s where enterprise = %s and wrapped is not null",
-        (tx.now, enterprise),
-    ).rowcount

@@ -65,6 +65,11 @@ def newest_data_key(tx: Transaction, enterprise: str) -> WrappedKey | None:
     return WrappedKey(**row) if row else None
 
 
+def lock_data_keys(tx: Transaction, enterprise: str) -> None:
+    """Wait for those who seal by an enterprise's keys; they then wait until this transaction ends."""
+    tx.execute("select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"data keys {enterprise}",))
+
+
 def get_data_key(tx: Transaction, enterprise: str, version: int) -> WrappedKey:
     """The key with which an older secret was sealed. Raises NOT_FOUND."""
     found = tx.execute(

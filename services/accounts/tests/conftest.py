@@ -10,15 +10,21 @@ from numerator.accounts.v1 import (
     accounts_pb2_grpc,
     apps_pb2,
     apps_pb2_grpc,
+    audit_pb2,
+    audit_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
+    vault_pb2,
+    vault_pb2_grpc,
 )
 from pydantic import SecretStr
 
 from services.accounts.networks import Network
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
+from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.sessions import SessionServicer
+from services.accounts.rpc.vault import VaultServicer
 from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,
@@ -60,6 +66,16 @@ def serve(
         staff = {"operator": SecretStr(OPERATOR_SECRET), "reviewer": SecretStr(REVIEWER_SECRET)}
         platform = platform_clients(operators=staff, network=SecretStr(NETWORK_SECRET))
         offers = (
+            Offer(
+                audit_pb2_grpc.add_AuditLogServiceServicer_to_server,
+                AuditLogServicer(database),
+                audit_pb2.DESCRIPTOR.services_by_name["AuditLogService"],
+            ),
+            Offer(
+                vault_pb2_grpc.add_VaultServiceServicer_to_server,
+                VaultServicer(database),
+                vault_pb2.DESCRIPTOR.services_by_name["VaultService"],
+            ),
             Offer(
                 accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
                 AccountsServicer(database, binder, platform, clock),
