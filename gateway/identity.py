@@ -23,7 +23,7 @@ from services.chassis.ids import new_id
 from services.chassis.principal import Principal
 
 CLIENT_LIFETIME = timedelta(minutes=10)
-MEMBER_LIFETIME = timedelta(hours=1)
+MEMBER_LIFETIME = timedelta(minutes=10)
 AUDIENCE = "numerator-api"
 ANONYMOUS = Principal("ANONYMOUS", "anonymous")
 GATEWAY = Principal("GATEWAY", "gateway")
@@ -37,7 +37,7 @@ _BEARERS = frozenset({"MEMBER", "CLIENT", "OPERATOR"})
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A token and how long it lives."""
+    """A token, how long it lives, and the scopes that it gives, be it for some groups of accounts only."""
 
     token: str
     lifetime: timedelta
@@ -95,7 +95,8 @@ class AccessTokens:
             ),
             **({"enterprise": principal.enterprise} if principal.enterprise else {}),
         }
-        return AccessToken(self._keys.sign(claims, _TYPE), lifetime, principal.scopes)
+        granted = principal.grants.keys() if principal.kind == "CLIENT" else ()
+        return AccessToken(self._keys.sign(claims, _TYPE), lifetime, principal.scopes.union(granted))
 
     def authenticate(self, authorization: str | None, now: datetime) -> Principal:
         """
@@ -124,6 +125,7 @@ class AccessTokens:
                 roles=frozenset(claims.get("roles", ())),
                 scopes=frozenset(claims["scope"].split()),
                 grants={right: frozenset(groups) for right, groups in claims.get("grants", {}).items()},
+                session=session,
             )
         except (jwt.InvalidTokenError, TypeError, ValueError, ArithmeticError, AttributeError):
             raise _refused("CREDENTIALS_INVALID", "the access token is not ours") from None

@@ -48,6 +48,22 @@ async def test_client__fewer_scopes(http):
     await problem(answer, 403, "SCOPE_MISSING")
 
 
+async def test_client__scopes_of_some_groups(http):
+    """They are told like the others, may be asked for alone, and do not hold elsewhere."""
+    auth = ("branch", "secret")
+    all_of_them = (await http.post("/oauth2/token", data=GRANT, auth=auth)).json()
+    one = (await http.post("/oauth2/token", data={**GRANT, "scope": "boxes.write"}, auth=auth)).json()
+
+    answer = await http.post(
+        "/v1/enterprises/x/boxes",
+        json={"displayName": "b"},
+        headers={"authorization": f"Bearer {one['access_token']}"},
+    )
+
+    assert (all_of_them["scope"], one["scope"]) == ("boxes.read boxes.write", "boxes.write")
+    await problem(answer, 403, "SCOPE_MISSING")
+
+
 @pytest.mark.parametrize(
     ("request_", "status", "error"),
     [

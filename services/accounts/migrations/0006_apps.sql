@@ -20,3 +20,26 @@ create function revoke(subject text, expire_time timestamptz) returns void langu
       expire_time = greatest(known.expire_time, excluded.expire_time),
       sequence = excluded.sequence
 $$;
+
+-- old_secret_*: the secret before the present one, while it works. Times of use are to the hour.
+alter table clients
+  add column revision bigint not null default 1,
+  add column last_use_time timestamptz,
+  add column old_secret_hash bytea,
+  add column old_secret_end_time timestamptz,
+  add column old_secret_use_time timestamptz,
+  add check (num_nonnulls(old_secret_hash, old_secret_end_time) <> 1);
+create index clients_old_secrets on clients (old_secret_end_time) where old_secret_hash is not null;
+
+-- Scopes that a client has for some groups of accounts only.
+create table client_grants (
+  enterprise text not null,
+  client text not null,
+  scope text not null,
+  group_id text not null,
+  primary key (enterprise, client, scope, group_id),
+  foreign key (enterprise, client) references clients (enterprise, name) on delete cascade,
+  foreign key (enterprise, group_id) references account_groups (enterprise, id) on delete cascade
+);
+create index client_grants_by_group on client_grants (enterprise, group_id);
+select chassis_tenant_table('client_grants');

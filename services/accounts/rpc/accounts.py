@@ -175,7 +175,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
                 tx,
                 request.parent,
                 display_name=request.display_name,
-                scopes=frozenset(request.scopes),
+                rights=convert.client_rights(request, request.parent),
                 caller=call.principal,
             )
             secret = made.get_secret_value()

@@ -18,6 +18,8 @@ from services.accounts.model import (
     Verification,
     etag_of,
 )
+from services.accounts.model.clients import ClientRights
+from services.accounts.model.groups import group_id, group_name
 from services.accounts.model.revocations import Revocation
 
 
@@ -62,9 +64,34 @@ def client(model: Client) -> pb.Client:
     return pb.Client(
         name=model.name,
         display_name=model.display_name,
-        scopes=sorted(model.scopes),
+        scopes=sorted(model.rights.scopes),
+        grants=[
+            pb.Client.Grant(
+                scope=scope, groups=sorted(group_name(model.name, [group]) or "" for group in groups)
+            )
+            for scope, groups in sorted(model.rights.grants.items())
+        ],
         create_time=time(model.create_time),
+        last_use_time=time(model.last_use_time) if model.last_use_time else None,
+        old_secret_end_time=time(model.old_secret_end_time) if model.old_secret_end_time else None,
+        old_secret_use_time=time(model.old_secret_use_time) if model.old_secret_use_time else None,
+        etag=etag_of(model.revision),
     )
+
+
+def client_rights(
+    asked: pb.CreateClientRequest | apps_pb2.UpdateClientRequest.Rights, enterprise: str
+) -> ClientRights:
+    """
+    What a client is to be able to do in an enterprise.
+
+    Raises INVALID_ARGUMENT for what is no group's name, NOT_FOUND for a group of another enterprise.
+    """
+    grants: dict[str, frozenset[str]] = {}
+    for place, grant in enumerate(asked.grants):
+        groups = {group_id(group, enterprise, f"grants[{place}].groups") for group in grant.groups}
+        grants[grant.scope] = grants.get(grant.scope, frozenset()) | groups
+    return ClientRights(frozenset(asked.scopes), grants)
 
 
 def identity(model: Identity) -> pb.Identity:

@@ -52,15 +52,6 @@ from services.accounts.store.bindings import (
     purge_bindings as purge_bindings,
 )
 from services.accounts.store.clients import (
-    delete_client as delete_client,
-)
-from services.accounts.store.clients import (
-    find_client as find_client,
-)
-from services.accounts.store.clients import (
-    insert_client as insert_client,
-)
-from services.accounts.store.clients import (
     list_clients as list_clients,
 )
 from services.accounts.store.enterprises import (

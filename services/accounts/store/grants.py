@@ -6,6 +6,7 @@ from datetime import datetime
 from services.accounts.model import permissions
 from services.accounts.model.members import MEMBER_NAME, Role
 from services.accounts.model.permissions import MOST_GRANTS, Grant, Holding, Rights
+from services.accounts.store.clients import get_client
 from services.accounts.store.groups import REACHED, path_of
 from services.accounts.store.rows import After, Row, only
 from services.chassis.database import Transaction
@@ -56,10 +57,10 @@ def holdings(tx: Transaction, subject: str, enterprise: str) -> list[Holding]:
     Raises NOT_FOUND for one of this enterprise that there is not; another's is not looked for, and may hold grants.
     """
     if not MEMBER_NAME.matches(subject):
-        found = tx.execute(
-            "select scopes from clients where enterprise = %s and name = %s", (enterprise, subject)
-        )
-        return [Holding(scope) for scope in only(found, subject)["scopes"]]
+        rights = get_client(tx, subject).rights
+        return [Holding(scope) for scope in sorted(rights.scopes)] + [
+            Holding(scope, group) for scope, groups in rights.grants.items() for group in sorted(groups)
+        ]
     whole = []
     if enterprise_of(subject) == enterprise:
         found = tx.execute(
