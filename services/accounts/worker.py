@@ -3,9 +3,7 @@
 from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
 from services.accounts import metrics
-from services.accounts.model.webhooks import PUBLIC_EVENTS
 from services.accounts.store.clients import purge_old_secrets
-from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
 from services.accounts.usecases import accounts
