@@ -15,6 +15,10 @@ _ended = counter("numerator.publishing.deliveries.ended", "Deliveries that came 
 _answered = duration("numerator.publishing.answer.duration", "From an interaction to its answer.", SLOW)
 _deliveries = Reading("numerator.publishing.deliveries", "Deliveries that have not ended, by state.")
 _oldest_due = Reading("numerator.publishing.oldest_due", "How long the oldest queued delivery is due.", "s")
+_frozen = Reading("numerator.publishing.accounts.frozen", "Accounts that a freeze holds.")
+_held = Reading(
+    "numerator.publishing.deliveries.held", "Deliveries that are due and wait for a freeze to be lifted."
+)
 _open = Reading("numerator.publishing.interactions.open", "Interactions that are not answered, by state.")
 
 
@@ -38,6 +42,8 @@ def read(tx: Transaction) -> None:
     )
     due = store.oldest_due(tx)
     _oldest_due.set([((tx.now - due).total_seconds() if due else 0, {})])
+    _frozen.set([(store.count_frozen_accounts(tx), {})])
+    _held.set([(store.count_held(tx), {})])
     waiting = store.count_open_interactions(tx)
     _open.set(
         (waiting.get(state, 0), {"state": state})

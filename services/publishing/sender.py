@@ -113,7 +113,8 @@ class Sender:
 
     async def _deliver(self, stopping: asyncio.Event) -> None:
         under_way: set[asyncio.Task[None]] = set()
-        with self._database.changes_listener().subscribe(usecases.DELIVERIES) as wake:
+        changes = self._database.changes_listener()
+        with changes.subscribe(usecases.DELIVERIES) as wake, changes.subscribe(usecases.FREEZES, wake):
             stop = asyncio.create_task(_wake_on(stopping, wake))
             while not stopping.is_set():
                 wake.clear()

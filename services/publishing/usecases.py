@@ -1,6 +1,6 @@
 """What publishing does. Each function loads, decides by the model, saves and tells, in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -13,8 +13,9 @@ from services.chassis.errors import not_found
 from services.chassis.ids import new_id
 from services.chassis.telemetry import capture_context
 from services.publishing import metrics, store
-from services.publishing.model import deliveries, interactions, publications
-from services.publishing.model.accounts import Account, AccountState
+from services.publishing.model import deliveries, freezes, interactions, publications
+from services.publishing.model.accounts import ACCOUNT, Account, AccountState
+from services.publishing.model.callers import ITSELF, Caller
 from services.publishing.model.deliveries import (
     Delivery,
     DeliveryState,
@@ -25,6 +26,7 @@ from services.publishing.model.deliveries import (
     Step,
     Timeline,
 )
+from services.publishing.model.freezes import Freeze, InFlight, OnLift
 from services.publishing.model.interactions import Interaction, InteractionState, Notification
 from services.publishing.model.publications import PlanEntry, Publication, PublicationState, Variant
 
@@ -32,6 +34,8 @@ DELIVERIES = "deliveries"
 """The change log of deliveries. Senders wake by it, and watchers follow it."""
 INTERACTIONS = "interactions"
 """The change log of interactions."""
+FREEZES = "freezes"
+"""The change log of freezes that were lifted. Senders wake by it."""
 
 RESTORATIONS_HEEDED = timedelta(days=7)
 """How long after a restoration it is heeded by what is told, scheduled or answered anew."""
@@ -48,8 +52,9 @@ def create_publication(
     accounts: Sequence[str],
     exclude_accounts: Sequence[str],
     schedule_time: datetime | None,
+    caller: Caller = ITSELF,
 ) -> Publication:
-    """A new draft. Raises INVALID_ARGUMENT, and NOT_FOUND for another tenant's enterprise."""
+    """A new draft. Raises INVALID_ARGUMENT, NOT_FOUND for another tenant's enterprise, and as `Caller.check_all`."""
     if enterprise != tx.enterprise:
         raise not_found(enterprise)
     publication = Publication(
@@ -63,33 +68,50 @@ def create_publication(
         state=PublicationState.DRAFT,
         create_time=tx.now,
         update_time=tx.now,
+        creator=caller.subject,
     )
     publications.check_draft(publication)
+    if not caller.everywhere:
+        _plan_within_reach(tx, publication, caller)
     store.insert_publication(tx, publication)
     return publication
 
 
-def get_publication(tx: Transaction, enterprise: str, name: str) -> Publication:
-    """A publication. Raises NOT_FOUND."""
-    publication = store.publication(tx, enterprise, name)
+def get_publication(tx: Transaction, enterprise: str, name: str, caller: Caller = ITSELF) -> Publication:
+    """A publication that the caller sees. Raises NOT_FOUND."""
+    publication = store.publication(tx, enterprise, name, caller)
     if publication is None:
         raise not_found(name)
     return publication
 
 
-def plan_publication(tx: Transaction, enterprise: str, name: str) -> tuple[PlanEntry, ...]:
-    """What a publication would do if it were scheduled now. Raises NOT_FOUND."""
-    return publications.plan(get_publication(tx, enterprise, name), store.accounts(tx, enterprise))
+def plan_publication(
+    tx: Transaction, enterprise: str, name: str, caller: Caller = ITSELF
+) -> tuple[PlanEntry, ...]:
+    """
+    What a publication would do if it were scheduled now, on the accounts that the caller sees.
+
+    Raises NOT_FOUND, and as `Caller.check_all`.
+    """
+    entries = _plan_within_reach(tx, get_publication(tx, enterprise, name, caller), caller)
+    if caller.everywhere:
+        return entries
+    groups = store.places(tx, enterprise, [entry.account for entry in entries])
+    return tuple(entry for entry in entries if caller.sees(groups.get(entry.account, ())))
 
 
 def schedule_publication(
-    tx: Transaction, enterprise: str, name: str, schedule_time: datetime | None
+    tx: Transaction, enterprise: str, name: str, schedule_time: datetime | None, caller: Caller = ITSELF
 ) -> Publication:
-    """Schedule a draft. Its deliveries are made by our own worker, from the event. Raises as `schedule`."""
-    draft = store.lock_publication(tx, enterprise, name)
+    """
+    Schedule a draft. Its deliveries are made by our own worker, from the event.
+
+    Raises NOT_FOUND, and as `Caller.check_all` and `publications.schedule`.
+    """
+    draft = store.lock_publication(tx, enterprise, name, caller)
     if draft is None:
         raise not_found(name)
-    entries = publications.plan(draft, store.accounts(tx, enterprise))
+    entries = _plan_within_reach(tx, draft, caller)
     scheduled = publications.schedule(draft, entries, schedule_time, tx.now)
     store.update_publication(tx, scheduled)
     tx.emit(
@@ -97,6 +119,23 @@ def schedule_publication(
         subject=name,
     )
     return scheduled
+
+
+def _plan_within_reach(tx: Transaction, publication: Publication, caller: Caller) -> tuple[PlanEntry, ...]:
+    """The publication's plan as it would be now. Raises unless the caller reaches all accounts that it goes to."""
+    entries = publications.plan(publication, store.accounts(tx, publication.enterprise))
+    _check_reach(tx, publication, entries, caller)
+    return entries
+
+
+def _check_reach(
+    tx: Transaction, publication: Publication, entries: Sequence[PlanEntry], caller: Caller
+) -> None:
+    if caller.everywhere:
+        return
+    going = [entry.account for entry in entries if entry.text]
+    named = {*publication.accounts, *(each for variant in publication.variants for each in variant.accounts)}
+    caller.check_all(publication.name, going, store.places(tx, publication.enterprise, going), told=named)
 
 
 def materialise(tx: Transaction, enterprise: str, name: str) -> int:
@@ -112,25 +151,33 @@ def materialise(tx: Transaction, enterprise: str, name: str) -> int:
     return made
 
 
-def cancel_publication(tx: Transaction, enterprise: str, name: str) -> Publication:
-    """Cancel a publication: what waits never starts, what is in doubt is not sent again. See `cancel`."""
-    publication = store.lock_publication(tx, enterprise, name)
+def cancel_publication(tx: Transaction, enterprise: str, name: str, caller: Caller = ITSELF) -> Publication:
+    """
+    Cancel a publication: what waits never starts, what is in doubt is not sent again.
+
+    Raises NOT_FOUND, and as `Caller.check_all` and `publications.cancel`.
+    """
+    publication = store.lock_publication(tx, enterprise, name, caller)
     if publication is None:
         raise not_found(name)
+    if publication.plan:
+        _check_reach(tx, publication, publication.plan, caller)
+    elif not caller.everywhere:
+        _plan_within_reach(tx, publication, caller)
     cancelled = publications.cancel(publication, tx.now)
     if publication.state is not PublicationState.CANCELLED:
         store.update_publication(tx, cancelled)
         for delivery in store.lock_deliveries(tx, enterprise, name):
             _save(tx, delivery, deliveries.request_cancel(delivery, tx.now))
-    return get_publication(tx, enterprise, name)
+    return get_publication(tx, enterprise, name, caller)
 
 
 # -------------------------------------------------------------------------------------------- deliveries
 
 
-def get_delivery(tx: Transaction, enterprise: str, name: str) -> Delivery:
-    """A delivery. Raises NOT_FOUND."""
-    delivery = store.delivery(tx, enterprise, name)
+def get_delivery(tx: Transaction, enterprise: str, name: str, caller: Caller = ITSELF) -> Delivery:
+    """A delivery that the caller sees. Raises NOT_FOUND."""
+    delivery = store.delivery(tx, enterprise, name, caller)
     if delivery is None:
         raise not_found(name)
     return delivery
@@ -159,14 +206,22 @@ def lease(tx: Transaction, policy: Policy, limit: int) -> list[Assignment]:
     to be sent is on record as SENDING.
 
     First, deliveries whose sender died become UNCONFIRMED. Then those in doubt are taken, then those due; of these
-    what a backup was too old to know becomes UNCONFIRMED too, and is taken next time.
+    what a backup was too old to know becomes UNCONFIRMED too, and is taken next time. On frozen accounts what is in doubt
+    is looked up, and nothing is sent.
     """
     for dead in store.lock_expired(tx, limit):
         _give_up(tx, dead, policy)
+    doubtful = store.lock_unconfirmed(tx, limit)
+    free = store.join_sending(tx, {delivery.enterprise for delivery in doubtful}) if doubtful else set()
+    frozen = store.frozen(tx, doubtful) if doubtful else set()
     assignments = [
         assignment
-        for delivery in store.lock_unconfirmed(tx, limit)
-        if (assignment := _look_into(tx, delivery, policy))
+        for delivery in doubtful
+        if (
+            assignment := _look_into(
+                tx, delivery, policy, frozen=delivery.name in frozen or delivery.enterprise not in free
+            )
+        )
     ]
     room = limit - len(assignments)
     for account, delivery in store.lock_heads(tx, room) if room else []:
@@ -188,11 +243,11 @@ def _give_up(tx: Transaction, delivery: Delivery, policy: Policy) -> None:
         _save(tx, delivery, replace(delivery, fence=delivery.fence + 1, lease_until=None, next_time=tx.now))
 
 
-def _look_into(tx: Transaction, delivery: Delivery, policy: Policy) -> Assignment | None:
+def _look_into(tx: Transaction, delivery: Delivery, policy: Policy, *, frozen: bool) -> Assignment | None:
     account = store.account(tx, delivery.enterprise, delivery.account)
     if account is None:
         raise not_found(delivery.account)
-    step = deliveries.next_step(delivery, account.network_class, tx.now, policy)
+    step = deliveries.next_step(delivery, account.network_class, tx.now, policy, frozen=frozen)
     match step:
         case Step.SEND | Step.LOOK_UP:
             return _begin(tx, delivery, account, step, policy)
@@ -335,7 +390,138 @@ def _note(tx: Transaction, delivery: Delivery) -> None:
     )
 
 
+# ----------------------------------------------------------------------------------------------- freezes
+
+
+def create_freeze(
+    tx: Transaction,
+    enterprise: str,
+    target: str,
+    *,
+    reason: str,
+    on_lift: OnLift,
+    expire_time: datetime | None,
+    caller: Caller,
+) -> tuple[Freeze, list[InFlight]]:
+    """
+    Freeze accounts. When this has committed, no sender begins to send from them; what is under way is returned.
+
+    Args:
+        tx: the transaction.
+        enterprise: whose accounts.
+        target: an account, a group of accounts, or the enterprise.
+        reason: why.
+        on_lift: what becomes of what waits, when it is lifted.
+        expire_time: when it is lifted by itself; None for never.
+        caller: who sets it; their rights must reach all of the target.
+
+    Raises:
+        ServiceError: INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED `OUT_OF_REACH`; UNAVAILABLE `DATABASE_BUSY` when
+            a sender that hangs in the middle of its transaction stands in the way.
+
+    """
+    if enterprise != tx.enterprise:
+        raise not_found(enterprise)
+    freeze = Freeze(
+        name=f"{enterprise}/freezes/{new_id()}",
+        enterprise=enterprise,
+        target=target,
+        reason=reason,
+        on_lift=on_lift,
+        creator=caller.subject,
+        by_platform=caller.by_platform,
+        create_time=tx.now,
+        expire_time=expire_time,
+    )
+    freezes.check(freeze)
+    if ACCOUNT.matches(target) and store.account(tx, enterprise, target) is None:
+        raise not_found(target)
+    _check_target(tx, freeze, caller, asked=target)
+    store.stop_sending(tx, enterprise)
+    store.insert_freeze(tx, freeze)
+    under_way = store.in_flight(tx, freeze, caller)
+    tx.emit(
+        events.FreezeSet(
+            freeze=freeze.name,
+            target=target,
+            creator=freeze.creator,
+            expire_time=_timestamp(expire_time),
+            in_flight=len(under_way),
+        ),
+        subject=freeze.name,
+    )
+    return freeze, under_way
+
+
+def get_freeze(tx: Transaction, enterprise: str, name: str, caller: Caller) -> tuple[Freeze, list[InFlight]]:
+    """A freeze that the caller sees, with what of its accounts is under way now. Raises NOT_FOUND."""
+    freeze = store.freeze(tx, enterprise, name, caller)
+    if freeze is None:
+        raise not_found(name)
+    return freeze, store.in_flight(tx, freeze, caller)
+
+
+def lift_freeze(tx: Transaction, enterprise: str, name: str, caller: Caller) -> Freeze:
+    """
+    Lift a freeze, or find it lifted.
+
+    Raises:
+        ServiceError: NOT_FOUND, PERMISSION_DENIED `OUT_OF_REACH` or `FREEZE_OF_PLATFORM`.
+
+    """
+    freeze = store.lock_freeze(tx, enterprise, name)
+    if freeze is None:
+        raise not_found(name)
+    _check_target(tx, freeze, caller, asked=name)
+    if freeze.lift_time is not None:
+        return freeze
+    return _lift(tx, freeze, freezes.lift(freeze, caller.subject, tx.now, by_platform=caller.by_platform))
+
+
+def lift_expired(tx: Transaction) -> bool:
+    """Lift one freeze whose time is over; needs the scope PLATFORM. False if there is none."""
+    freeze = store.lock_expired_freeze(tx)
+    if freeze is None:
+        return False
+    _lift(tx, freeze, freezes.lift(freeze, ITSELF.subject, tx.now, by_platform=True))
+    return True
+
+
+def _lift(tx: Transaction, freeze: Freeze, lifted: Freeze) -> Freeze:
+    held = store.lock_held(tx, freeze) if freeze.on_lift is OnLift.CANCEL else []
+    for delivery in held:
+        _save(tx, delivery, freezes.cancel_held(delivery, tx.now))
+    store.end_freeze(tx, lifted)
+    tx.emit(
+        events.FreezeLifted(
+            freeze=lifted.name, target=lifted.target, lifter=lifted.lifter, cancelled=len(held)
+        ),
+        subject=lifted.name,
+        enterprise=lifted.enterprise,
+    )
+    tx.append_change(FREEZES, lifted.name, {}, enterprise=lifted.enterprise)
+    return lifted
+
+
+def _check_target(tx: Transaction, freeze: Freeze, caller: Caller, *, asked: str) -> None:
+    """Raise unless the caller's rights reach all of a freeze's target; `asked` is the name that they have given."""
+    group = freeze.group_id
+    if group is not None:
+        # Nobody has told us of a group without accounts: it is reached by its own id only.
+        for path in store.paths_to(tx, freeze.enterprise, group) or [(group,)]:
+            caller.check(asked, freeze.target, path)
+    else:
+        caller.check(asked, freeze.target, store.groups_of(tx, freeze.enterprise, freeze.target))
+
+
 # ---------------------------------------------------------------------------------------------- accounts
+
+
+def place_accounts(
+    tx: Transaction, enterprise: str, placed: Iterable[tuple[str, Collection[str]]], event_time: datetime
+) -> None:
+    """Keep where accounts are in the tree of groups: each with its groups, from the root."""
+    store.save_places(tx, enterprise, placed, event_time)
 
 
 def bind_account(tx: Transaction, account: Account, event_time: datetime) -> None:
@@ -358,10 +544,10 @@ def suspend_account(tx: Transaction, account: Account) -> None:
 # ------------------------------------------------------------------------------------------ interactions
 
 
-def get_interaction(tx: Transaction, enterprise: str, name: str) -> Interaction:
-    """An interaction. Raises NOT_FOUND."""
+def get_interaction(tx: Transaction, enterprise: str, name: str, caller: Caller = ITSELF) -> Interaction:
+    """An interaction of an account within the caller's reach. Raises NOT_FOUND."""
     interaction = store.interaction(tx, enterprise, name)
-    if interaction is None:
+    if interaction is None or not caller.sees(store.groups_of(tx, enterprise, interaction.account)):
         raise not_found(name)
     return interaction
 
@@ -388,11 +574,18 @@ def record_notifications(
     return new
 
 
-def answer_interaction(tx: Transaction, enterprise: str, name: str, text: str) -> Interaction:
-    """Answer an interaction, by a publication to one account that is due at once. Raises as `answer`."""
+def answer_interaction(
+    tx: Transaction, enterprise: str, name: str, text: str, caller: Caller = ITSELF
+) -> Interaction:
+    """
+    Answer an interaction, by a publication to one account that is due at once.
+
+    Raises NOT_FOUND, and as `Caller.check` and `interactions.answer`.
+    """
     interaction = store.lock_interaction(tx, enterprise, name)
     if interaction is None:
         raise not_found(name)
+    caller.check(name, interaction.account, store.groups_of(tx, enterprise, interaction.account))
     account = store.account(tx, enterprise, interaction.account)
     answering, publication = interactions.answer(
         interaction, f"{enterprise}/publications/{new_id()}", text, account, tx.now
@@ -408,7 +601,7 @@ def answer_interaction(tx: Transaction, enterprise: str, name: str, text: str) -
         if interactions.may_have_been_answered(interaction, restoration):
             delivery = deliveries.in_doubt(delivery, restoration, resend=False)
     answering = replace(answering, answer=delivery.name)
-    store.insert_publication(tx, publication)
+    store.insert_publication(tx, replace(publication, creator=caller.subject))
     store.update_interaction(tx, answering)
     _insert_delivery(tx, delivery)
     _note_interaction(tx, answering)

@@ -2,10 +2,16 @@
 
 from datetime import timedelta
 
-from numerator.events.v1.accounts_pb2 import AccountBound, AccountReauthRequired, AccountUnbound
+from numerator.events.v1.accounts_pb2 import (
+    AccountBound,
+    AccountReauthRequired,
+    AccountsPlaced,
+    AccountUnbound,
+)
 from numerator.events.v1.publishing_pb2 import PublicationScheduled
 
 from services.chassis.database import PLATFORM, Database, Transaction, purge, purge_changes
+from services.chassis.errors import invalid
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
 from services.chassis.names import enterprise_of
@@ -47,6 +53,14 @@ class Worker:
             sealed_token=told.sealed_token,
         )
         usecases.bind_account(tx, account, event.time)
+        usecases.place_accounts(tx, account.enterprise, [(account.name, told.groups)], event.time)
+
+    @event_handler(AccountsPlaced)
+    def on_accounts_placed(self, tx: Transaction, event: Event[AccountsPlaced]) -> None:
+        placed = [(each.account, each.groups) for each in event.message.placements]
+        if any(_enterprise(account) != event.message.enterprise for account, _ in placed):
+            raise invalid("placements", "must be accounts of the same enterprise")
+        usecases.place_accounts(tx, event.message.enterprise, placed, event.time)
 
     @event_handler(AccountReauthRequired)
     def on_account_reauth_required(self, tx: Transaction, event: Event[AccountReauthRequired]) -> None:
@@ -69,13 +83,21 @@ class Worker:
         with database.transaction(PLATFORM) as tx:
             metrics.read(tx)
 
+    @every(1)
+    def lift_expired_freezes(self, database: Database) -> None:
+        while True:
+            with database.transaction(PLATFORM) as tx:
+                lifted = usecases.lift_expired(tx)
+            if not lifted:
+                return
+
     @every(3600)
     def purge(self, database: Database) -> None:
         """Remove what has served its time, a batch per transaction."""
         while True:
             with database.transaction(PLATFORM) as tx:
                 removed = purge(tx, tx.now)
-                for log in (usecases.DELIVERIES, usecases.INTERACTIONS):
+                for log in (usecases.DELIVERIES, usecases.INTERACTIONS, usecases.FREEZES):
                     removed += purge_changes(tx, log, tx.now - CHANGES_KEPT)
             if not removed:
                 return

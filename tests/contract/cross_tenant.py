@@ -66,6 +66,7 @@ BODIES: Mapping[str, Any] = {
     "ReportReplica": {"replica": "x", "snapshotVersion": 1, "admissionsVersion": 1},
     "CreatePublication": {"publication": {"text": "X"}},
     "AnswerInteraction": {"text": "X"},
+    "CreateFreeze": {"freeze": {"wholeEnterprise": True, "reason": "x"}},
     "CreateAudience": {"audience": {"displayName": "X", "definition": _RULE}},
     "EstimateAudience": {"definition": _RULE},
     "CreateModule": {"module": {"title": "X", **_FLIGHT}},

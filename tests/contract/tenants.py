@@ -19,7 +19,7 @@ from tests.world import World
 CLIENT_SCOPES = (
     "accounts.read", "accounts.write", "analytics.read", "audiences.read", "audiences.write", "campaigns.read",
     "campaigns.write", "engagements.write", "interactions.read", "interactions.write", "pages.read", "pages.write",
-    "publications.read", "publications.write", "registrations.read",
+    "publications.read", "publications.write", "registrations.read", "webhooks.read", "webhooks.write",
 )  # fmt: skip
 """All scopes that an enterprise can give to its apps."""
 
@@ -225,7 +225,7 @@ def _placement(owner: Gateway, campaign: str, offer: Json) -> Json | None:
 
 
 def _publish(world: World, tenant: Tenant, account: Json) -> None:
-    """A draft, a publication on the network, and a question about it."""
+    """A draft, a publication on the network, a question about it, and a freeze that is over."""
     owner, enterprise = tenant.owner, tenant.enterprise
     drafts = [
         owner.post(
@@ -250,6 +250,11 @@ def _publish(world: World, tenant: Tenant, account: Json) -> None:
 
     for interaction in eventually(arrived, what="the question's arrival"):
         tenant.has(interaction["name"])
+    freeze = owner.post(
+        f"/v1/{enterprise}/freezes", {"account": account["name"], "reason": f"Crisis {tenant.mark}"}
+    )
+    tenant.has(freeze["name"])
+    owner.post(f"/v1/{freeze['name']}:lift")
 
 
 def _stamp(**offset: float) -> str:

@@ -121,6 +121,7 @@ class Delivery:
         lease_until: until when its sender has it. None: nobody has it.
         next_time: when it is tried or looked up next, at the earliest.
         traceparent: the trace that made it.
+        freeze: the freeze that held it when it was read, if it was due and nothing else kept it.
 
     """
 
@@ -149,6 +150,7 @@ class Delivery:
     url: str = ""
     publish_time: datetime | None = None
     traceparent: str = ""
+    freeze: str = ""
 
 
 def idempotency_key(delivery: str, *, revision: int) -> str:
@@ -353,19 +355,22 @@ class Step(StrEnum):
     """A person has to look."""
 
 
-def next_step(delivery: Delivery, network_class: NetworkClass, now: datetime, policy: Policy) -> Step:
+def next_step(
+    delivery: Delivery, network_class: NetworkClass, now: datetime, policy: Policy, *, frozen: bool = False
+) -> Step:
     """
     How to find out about an UNCONFIRMED delivery.
 
     A resend is safe only where keys are honoured, inside the key's life, and when the first request is over:
-    some servers honour a key one request after another, but not two at once.
+    some servers honour a key one request after another, but not two at once. It is a send as every other: what is
+    cancelled, or on a frozen account, is only looked up.
     """
     if delivery.doubt is None:
         raise ValueError(f"{delivery.name} is not in doubt")
     match network_class:
         case NetworkClass.C:
             return Step.PARK
-        case NetworkClass.A if delivery.doubt.resend and not delivery.cancel_requested:
+        case NetworkClass.A if delivery.doubt.resend and not (delivery.cancel_requested or frozen):
             if now < delivery.doubt.over:
                 return Step.WAIT
             if now + policy.request_timeout <= delivery.doubt.since + policy.key_life:

@@ -68,6 +68,7 @@ class Publication:
         state: as stored: DRAFT, SCHEDULED or CANCELLED. `publication_state` derives the rest.
         plan: account, text and rule of each post, frozen when it was scheduled.
         interaction: the interaction that it answers; empty for a publication of its own.
+        creator: who made it; empty for those from before this was kept.
         counts: how many deliveries are in which state.
 
     """
@@ -84,6 +85,7 @@ class Publication:
     update_time: datetime
     plan: tuple[PlanEntry, ...] = ()
     interaction: str = ""
+    creator: str = ""
     counts: dict[DeliveryState, int] = field(default_factory=dict)
 
 

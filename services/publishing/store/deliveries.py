@@ -2,9 +2,11 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import LiteralString
 
 from services.chassis.database import Transaction
 from services.publishing.model.accounts import Account
+from services.publishing.model.callers import ITSELF, Caller
 from services.publishing.model.deliveries import Delivery, DeliveryState, Doubt, Restoration, Rule
 from services.publishing.store.accounts import to_account
 from services.publishing.store.rows import Row
@@ -79,12 +81,23 @@ def _delivery_progress(delivery: Delivery) -> Row:
     }
 
 
-def delivery(tx: Transaction, enterprise: str, name: str) -> Delivery | None:
-    """One delivery."""
+_HELD: LiteralString = """
+select d.*, case when d.state = 'QUEUED' and d.due_time <= %(now)s then (
+  select min(f.freeze) from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
+) end as freeze
+from deliveries d left join places p on (p.enterprise, p.account) = (d.enterprise, d.account)
+where d.enterprise = %(enterprise)s and (%(reach)s::text[] is null or p.groups && %(reach)s)
+"""
+"""Deliveries as people see them: those on accounts within reach, each with the oldest freeze that holds it."""
+
+
+def delivery(tx: Transaction, enterprise: str, name: str, caller: Caller = ITSELF) -> Delivery | None:
+    """One delivery, if the caller reaches its account."""
     row = tx.execute(
-        "select * from deliveries where enterprise = %s and name = %s", (enterprise, name)
+        _HELD + "and d.name = %(name)s",
+        {"enterprise": enterprise, "name": name, "now": tx.now, **caller.params},
     ).fetchone()
-    return _delivery(row) if row else None
+    return to_delivery(row) if row else None
 
 
 def lock_delivery(tx: Transaction, enterprise: str, name: str) -> Delivery | None:
@@ -92,7 +105,7 @@ def lock_delivery(tx: Transaction, enterprise: str, name: str) -> Delivery | Non
     row = tx.execute(
         "select * from deliveries where enterprise = %s and name = %s for update", (enterprise, name)
     ).fetchone()
-    return _delivery(row) if row else None
+    return to_delivery(row) if row else None
 
 
 def lock_deliveries(tx: Transaction, enterprise: str, publication: str) -> list[Delivery]:
@@ -101,19 +114,28 @@ def lock_deliveries(tx: Transaction, enterprise: str, publication: str) -> list[
         "select * from deliveries where enterprise = %s and publication = %s order by account for update",
         (enterprise, publication),
     )
-    return [_delivery(row) for row in rows]
+    return [to_delivery(row) for row in rows]
 
 
-def deliveries(tx: Transaction, enterprise: str, publication: str, after: str, limit: int) -> list[Delivery]:
-    """A publication's deliveries by account, those after the account `after`."""
+def deliveries(  # noqa: PLR0917 -- as the other lists
+    tx: Transaction, enterprise: str, publication: str, after: str, limit: int, caller: Caller = ITSELF
+) -> list[Delivery]:
+    """A publication's deliveries by account, those after the account `after`, as far as the caller reaches."""
     rows = tx.execute(
-        """
-        select * from deliveries where enterprise = %s and publication = %s and account > %s
-        order by account limit %s
+        _HELD
+        + """
+        and d.publication = %(publication)s and d.account > %(after)s order by d.account limit %(limit)s
         """,
-        (enterprise, publication, after, limit),
+        {
+            "enterprise": enterprise,
+            "publication": publication,
+            "after": after,
+            "limit": limit,
+            "now": tx.now,
+            **caller.params,
+        },
     )
-    return [_delivery(row) for row in rows]
+    return [to_delivery(row) for row in rows]
 
 
 def lock_expired(tx: Transaction, limit: int) -> list[Delivery]:
@@ -125,7 +147,7 @@ def lock_expired(tx: Transaction, limit: int) -> list[Delivery]:
         """,
         (tx.now, limit),
     )
-    return [_delivery(row) for row in rows]
+    return [to_delivery(row) for row in rows]
 
 
 def lock_unconfirmed(tx: Transaction, limit: int) -> list[Delivery]:
@@ -138,7 +160,7 @@ def lock_unconfirmed(tx: Transaction, limit: int) -> list[Delivery]:
         """,
         (tx.now, limit),
     )
-    return [_delivery(row) for row in rows]
+    return [to_delivery(row) for row in rows]
 
 
 def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
@@ -146,7 +168,7 @@ def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
     The next delivery of each account that has one due and none under way.
 
     An account's line is locked first and read afterwards, in a statement of its own, so that what is read is
-    newer than the lock: two senders never take from the same line.
+    newer than the lock: two senders never take from the same line, and none takes from one that is frozen.
     """
     lines = tx.execute(
         """
@@ -161,12 +183,18 @@ def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
             select 1 from deliveries d
             where (d.enterprise, d.account) = (a.enterprise, a.name) and d.state in ('SENDING', 'UNCONFIRMED')
           )
+          and not exists (
+            select from frozen_accounts f where (f.enterprise, f.account) = (a.enterprise, a.name)
+          )
         order by head.due_time
         limit %(limit)s for update of a skip locked
         """,
         {"now": tx.now, "limit": limit},
     ).fetchall()
-    known = {(line["enterprise"], line["name"]): to_account(line) for line in lines}
+    free = join_sending(tx, {line["enterprise"] for line in lines})
+    known = {
+        (line["enterprise"], line["name"]): to_account(line) for line in lines if line["enterprise"] in free
+    }
     heads = tx.execute(
         """
         select head.* from unnest(%(enterprises)s::text[], %(names)s::text[]) as line (enterprise, account)
@@ -181,10 +209,46 @@ def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
             where (d.enterprise, d.account) = (line.enterprise, line.account)
               and d.state in ('SENDING', 'UNCONFIRMED')
           )
+          and not exists (
+            select from frozen_accounts f where (f.enterprise, f.account) = (line.enterprise, line.account)
+          )
         """,
         {"enterprises": [key[0] for key in known], "names": [key[1] for key in known], "now": tx.now},
     )
-    return [(known[row["enterprise"], row["account"]], _delivery(row)) for row in heads]
+    return [(known[row["enterprise"], row["account"]], to_delivery(row)) for row in heads]
+
+
+def join_sending(tx: Transaction, enterprises: Collection[str]) -> set[str]:
+    """
+    Begin to make deliveries of these enterprises SENDING; returns those for which it is allowed, which it is not
+    while somebody freezes. Read afterwards, in another statement, what is frozen. See `freezes`.
+    """
+    rows = tx.execute(
+        """
+        select enterprise from unnest(%s::text[]) as asked (enterprise)
+        where pg_try_advisory_xact_lock_shared(hashtext(current_schema() || ' sending'), hashtext(enterprise))
+        """,
+        (sorted(enterprises),),
+    )
+    return {row["enterprise"] for row in rows}
+
+
+def frozen(tx: Transaction, deliveries: Collection[Delivery]) -> set[str]:
+    """The names of those of these deliveries whose accounts are frozen."""
+    rows = tx.execute(
+        """
+        select d.name from unnest(%s::text[], %s::text[], %s::text[]) as d (name, enterprise, account)
+        where exists (
+          select from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
+        )
+        """,
+        (
+            [each.name for each in deliveries],
+            [each.enterprise for each in deliveries],
+            [each.account for each in deliveries],
+        ),
+    )
+    return {row["name"] for row in rows}
 
 
 def count_open_deliveries(tx: Transaction) -> dict[str, int]:
@@ -202,8 +266,11 @@ def oldest_due(tx: Transaction) -> datetime | None:
     """Since when the oldest delivery waits that is due and may be sent; None when none waits."""
     row = tx.execute(
         """
-        select min(greatest(due_time, coalesce(next_time, due_time))) as time from deliveries
+        select min(greatest(due_time, coalesce(next_time, due_time))) as time from deliveries d
         where state = 'QUEUED' and due_time <= %(now)s and greatest(due_time, coalesce(next_time, due_time)) <= %(now)s
+          and not exists (
+            select from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
+          )
         """,
         {"now": tx.now},
     ).fetchone()
@@ -249,7 +316,8 @@ def delivery_of_post(tx: Transaction, enterprise: str, account: str, post_id: st
     return str(row["name"]) if row else ""
 
 
-def _delivery(row: Row) -> Delivery:
+def to_delivery(row: Row) -> Delivery:
+    """A row of the table, with the column `freeze` where that was read."""
     since, over, resend = row["doubt_since"], row["doubt_over"], row["doubt_resend"]
     return Delivery(
         name=row["name"],
@@ -277,6 +345,7 @@ def _delivery(row: Row) -> Delivery:
         url=row["url"],
         publish_time=row["publish_time"],
         traceparent=row["traceparent"],
+        freeze=row.get("freeze") or "",
     )
 
 
@@ -325,4 +394,4 @@ def lock_unsure(tx: Transaction, restoration: Restoration, limit: int) -> list[D
         """,
         {"since": restoration.since, "until": restoration.until, "limit": limit},
     )
-    return [_delivery(row) for row in rows]
+    return [to_delivery(row) for row in rows]

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from services.chassis.database import Transaction
+from services.publishing.model.callers import ITSELF, Caller
 from services.publishing.model.deliveries import Delivery
 from services.publishing.model.interactions import Interaction, InteractionKind, InteractionState
 from services.publishing.store.rows import Row, after_params
@@ -106,17 +107,22 @@ def lock_answered_interaction(tx: Transaction, delivery: Delivery) -> Interactio
 
 
 def interactions(
-    tx: Transaction, enterprise: str, after: tuple[datetime, str] | None, limit: int
+    tx: Transaction,
+    enterprise: str,
+    after: tuple[datetime, str] | None,
+    limit: int,
+    caller: Caller = ITSELF,
 ) -> list[Interaction]:
-    """An enterprise's interactions, newest first, older than `after` (create time and name)."""
+    """The interactions of accounts within the caller's reach, newest first, older than `after` (create time and name)."""
     rows = tx.execute(
         """
-        select * from interactions
-        where enterprise = %(enterprise)s
-          and (%(time)s::timestamptz is null or (create_time, name) < (%(time)s, %(name)s))
-        order by create_time desc, name desc limit %(limit)s
+        select i.* from interactions i left join places p on (p.enterprise, p.account) = (i.enterprise, i.account)
+        where i.enterprise = %(enterprise)s
+          and (%(time)s::timestamptz is null or (i.create_time, i.name) < (%(time)s, %(name)s))
+          and (%(reach)s::text[] is null or p.groups && %(reach)s)
+        order by i.create_time desc, i.name desc limit %(limit)s
         """,
-        {"enterprise": enterprise, **after_params(after), "limit": limit},
+        {"enterprise": enterprise, **after_params(after), **caller.params, "limit": limit},
     )
     return [_interaction(row) for row in rows]
 

@@ -17,7 +17,11 @@ from psycopg.conninfo import conninfo_to_dict
 from deploy.sandbox.people import Person
 from services.chassis.clock import FixedClock
 from services.chassis.testing.databases import TemporaryDatabase
+from services.chassis.testing.rpc import Offer, RunningServer, serving, shared_keys
+from services.publishing.api import servicers
+from services.publishing.settings import Settings
 from services.publishing.tests.fakes import make_account
+from services.publishing.worker import Worker
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -110,3 +114,21 @@ def sandbox_account(sandbox: Sandbox) -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def worker() -> Worker:
+    """The worker's methods, without a broker."""
+    settings = {
+        "database_url": "postgresql://x",
+        "amqp_url": "amqp://x",
+        "principal_public_key": shared_keys().public,
+    }
+    return Worker(Settings(**settings))
+
+
+@pytest.fixture
+def server(database: TemporaryDatabase) -> Iterator[RunningServer]:
+    """The services of the api process."""
+    with serving(*(Offer(*each) for each in servicers(database))) as running:
+        yield running

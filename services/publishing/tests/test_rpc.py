@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,21 +16,11 @@ from services.chassis.clock import FixedClock
 from services.chassis.database import Tenant
 from services.chassis.rpc.status import error_from_rpc
 from services.chassis.testing.databases import TemporaryDatabase
-from services.chassis.testing.rpc import Offer, RunningServer, client, member, operator, serving
+from services.chassis.testing.rpc import RunningServer, client, member, operator
 from services.publishing import usecases
-from services.publishing.rpc.publishing import PublishingServicer
 from services.publishing.tests.fakes import ENTERPRISE, NOON, make_account
 from services.publishing.tests.test_interactions import make_notification
 from services.publishing.tests.test_usecases import bind, lease, posted, record
-
-SERVICE = pb.DESCRIPTOR.services_by_name["PublishingService"]
-
-
-@pytest.fixture
-def server(database: TemporaryDatabase) -> Iterator[RunningServer]:
-    offer = Offer(pb_grpc.add_PublishingServiceServicer_to_server, PublishingServicer(database), SERVICE)
-    with serving(offer) as running:
-        yield running
 
 
 @pytest.fixture

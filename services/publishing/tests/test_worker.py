@@ -28,16 +28,6 @@ ACCOUNT = make_account(1).name
 TENANT = Tenant(ENTERPRISE)
 
 
-@pytest.fixture
-def worker() -> Worker:
-    settings = {
-        "database_url": "postgresql://x",
-        "amqp_url": "amqp://x",
-        "principal_public_key": shared_keys().public,
-    }
-    return Worker(Settings(**settings))
-
-
 def event(message, seconds: int = 0) -> Event:
     return Event("e1", "t", ACCOUNT, ENTERPRISE, NOON + timedelta(seconds=seconds), message)
 
