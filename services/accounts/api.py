@@ -7,6 +7,12 @@ from numerator.accounts.v1 import (
     apps_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
+    binding_pb2,
+    binding_pb2_grpc,
+    grants_pb2,
+    grants_pb2_grpc,
+    groups_pb2,
+    groups_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     vault_pb2,
@@ -14,14 +20,19 @@ from numerator.accounts.v1 import (
 )
 
 from services.accounts.networks.mastodon import MastodonNetwork
+from services.accounts.networks.weibo import WeiboNetwork
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
+from services.accounts.rpc.binding import BindingServicer
+from services.accounts.rpc.grants import GrantServicer
+from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
+from services.accounts.usecases.invitations import Inviter
 from services.accounts.usecases.secrets import Vault
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database
@@ -35,7 +46,12 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     database = Database(settings.database_url.get_secret_value(), schema="accounts", max_size=16)
     binder = Binder(
         database,
-        {"mastodon": MastodonNetwork()},
+        {
+            "mastodon": MastodonNetwork(),
+            "weibo": WeiboNetwork(
+                {server: (app.client_id, app.client_secret) for server, app in settings.weibo_apps.items()}
+            ),
+        },
         servers=settings.network_servers,
         redirect_uri=settings.binding_redirect_uri,
         vault=Vault(settings.open_master_keys()),
@@ -51,6 +67,15 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     server.add(apps_pb2_grpc.add_AppServiceServicer_to_server, AppServicer(database), apps)
     sessions = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
     server.add(sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database), sessions)
+    inviter = Inviter(database, binder, redirect_uri=settings.binding_redirect_uri)
+    binding = binding_pb2.DESCRIPTOR.services_by_name["BindingService"]
+    server.add(
+        binding_pb2_grpc.add_BindingServiceServicer_to_server, BindingServicer(database, inviter), binding
+    )
+    groups = groups_pb2.DESCRIPTOR.services_by_name["GroupService"]
+    server.add(groups_pb2_grpc.add_GroupServiceServicer_to_server, GroupServicer(database), groups)
+    grants = grants_pb2.DESCRIPTOR.services_by_name["GrantService"]
+    server.add(grants_pb2_grpc.add_GrantServiceServicer_to_server, GrantServicer(database), grants)
     trail = audit_pb2.DESCRIPTOR.services_by_name["AuditLogService"]
     server.add(audit_pb2_grpc.add_AuditLogServiceServicer_to_server, AuditLogServicer(database), trail)
     keys = vault_pb2.DESCRIPTOR.services_by_name["VaultService"]

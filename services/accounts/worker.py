@@ -6,7 +6,7 @@ from services.accounts import metrics
 from services.accounts.store.clients import purge_old_secrets
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
-from services.accounts.usecases import accounts
+from services.accounts.usecases import accounts, invitations
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
@@ -27,6 +27,11 @@ class Worker:
         with database.transaction(PLATFORM) as tx:
             metrics.read(tx)
 
+    @every(seconds=10)
+    def expire_invitations(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            invitations.expire(tx)
+
     @every(seconds=600)
     def purge(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
@@ -34,4 +39,5 @@ class Worker:
             purge_revocations(tx)
             purge_old_secrets(tx)
             purge_sessions(tx)
+            invitations.purge(tx)
             purge(tx, tx.now)

@@ -1,14 +1,19 @@
 """Accounts of networks: states and what changes them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
+from services.accounts.model.groups import Path, group_name
+from services.chassis.errors import invalid
 from services.chassis.names import NamePattern
 
 ACCOUNT_NAME = NamePattern("enterprises/{enterprise}/accounts/{account}")
+
+MOST_LABELS = 20
+"""How many labels an account can carry."""
 
 
 class AccountState(StrEnum):
@@ -57,6 +62,8 @@ class Account:
     Attributes:
         server: the server's base URL, in its normal form.
         authorize_time: when its holder last agreed.
+        path: the ids of the groups that it is in, the root first, its own last.
+        token_expire_time: when our token stops working; None: never, as far as the network says, or we have none.
         revision: grows with every change.
     """
 
@@ -70,14 +77,44 @@ class Account:
     authorize_time: datetime
     state: AccountState = AccountState.ACTIVE
     revision: int = 1
+    token_expire_time: datetime | None = None
+    path: Path = ()
 
-    def authorized(self, profile: Profile, labels: tuple[str, ...], now: datetime) -> Self:
+    @property
+    def group(self) -> str | None:
+        """The name of the group that it is in."""
+        return group_name(self.name, self.path)
+
+    def placed(self, path: Path, now: datetime) -> Self:
+        """The account in another group, or in none; itself when it is there already."""
+        if path == self.path:
+            return self
+        return replace(self, path=path, update_time=now, revision=self.revision + 1)
+
+    def labelled(self, labels: Iterable[str], now: datetime) -> Self:
+        """The account with these labels and no other; itself when it has them. Raises INVALID_ARGUMENT (`TOO_MANY`)."""
+        wanted = tuple(dict.fromkeys(labels))
+        if len(wanted) > MOST_LABELS:
+            raise invalid("labels", f"an account carries at most {MOST_LABELS} labels", reason="TOO_MANY")
+        if wanted == self.labels:
+            return self
+        return replace(self, labels=wanted, update_time=now, revision=self.revision + 1)
+
+    def authorized(
+        self,
+        profile: Profile,
+        labels: tuple[str, ...],
+        now: datetime,
+        *,
+        token_expire_time: datetime | None = None,
+    ) -> Self:
         """The account after its holder agreed again; without `labels` it keeps those that it has."""
         return replace(
             self._after(AccountStep.AUTHORIZE, now),
             profile=profile,
             labels=labels or self.labels,
             authorize_time=now,
+            token_expire_time=token_expire_time,
         )
 
     def refused(self, now: datetime, *, told: datetime) -> Self:
@@ -91,7 +128,8 @@ class Account:
 
     def unbound(self, now: datetime) -> Self:
         """The account after the enterprise let go of it; itself when it had before."""
-        return self._after(AccountStep.UNBIND, now)
+        after = self._after(AccountStep.UNBIND, now)
+        return after if after is self else replace(after, token_expire_time=None)
 
     def _after(self, step: AccountStep, now: datetime) -> Self:
         state = ACCOUNT_STEPS.get((self.state, step))

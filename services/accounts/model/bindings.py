@@ -17,6 +17,15 @@ def binding_refused(reason: str, message: str, **metadata: str) -> BindingRefuse
     return BindingRefusedError(Kind.FAILED_PRECONDITION, reason, message, metadata=metadata)
 
 
+def account_out_of_reach() -> BindingRefusedError:
+    """The enterprise has the account, where the caller may not bind."""
+    return BindingRefusedError(
+        Kind.PERMISSION_DENIED,
+        "OUT_OF_REACH",
+        "the enterprise has this account in a group that your rights do not reach: ask its administrator",
+    )
+
+
 def account_bound_elsewhere() -> BindingRefusedError:
     """Another enterprise acts for the account. Which one, nobody is told."""
     return BindingRefusedError(

@@ -24,7 +24,8 @@ from services.accounts.model import (
     normal_email,
 )
 from services.accounts.rpc import after, convert, page, without
-from services.accounts.usecases import clients, enterprises, people
+from services.accounts.store import groups as group_rows
+from services.accounts.usecases import clients, enterprises, groups, people
 from services.accounts.usecases.binding import Binder, Redirect
 from services.chassis.clock import Clock
 from services.chassis.database import Database, Tenant, Transaction
@@ -233,6 +234,8 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
             network=request.network,
             server=request.server,
             labels=tuple(dict.fromkeys(request.labels)),
+            group=request.group,
+            reach=call.reach,
         )
         return pb.StartBindingResponse(
             authorization_url=started.authorization_url,
@@ -249,31 +252,59 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
                 call.scope,
                 call.principal,
                 request.parent,
-                Redirect(request.state, request.code, request.error),
+                Redirect(request.state, request.code, request.error, request.iss),
                 request_id=request.request_id,
+                reach=call.reach,
             )
         )
 
     def GetAccount(self, request: pb.GetAccountRequest, context: grpc.ServicerContext) -> pb.Account:
-        with self._database.transaction(current_call().scope) as tx:
-            return convert.account(store.get_account(tx, request.name))
+        call = current_call()
+        with self._database.transaction(call.scope) as tx:
+            account = store.get_account(tx, request.name)
+        call.reach.check(account.name, account.path)
+        return convert.account(account)
 
     def ListAccounts(
         self, request: pb.ListAccountsRequest, context: grpc.ServicerContext
     ) -> pb.ListAccountsResponse:
         def matching(tx: Transaction, enterprise: str, *, after: store.After, limit: int) -> list[Account]:
-            state = convert.account_state(request.state)
             return store.list_accounts(
-                tx, enterprise, label=request.label, state=state, after=after, limit=limit
+                tx,
+                enterprise,
+                within=group_rows.find_id(tx, enterprise, request.group, "group"),
+                reach=current_call().reach.groups,
+                label=request.label or None,
+                network=request.network or None,
+                state=convert.account_state(request.state),
+                after=after,
+                limit=limit,
             )
 
         found, token = self._list(request, matching)
         return pb.ListAccountsResponse(accounts=map(convert.account, found), next_page_token=token)
 
+    def UpdateAccount(self, request: pb.UpdateAccountRequest, context: grpc.ServicerContext) -> pb.Account:
+        call = current_call()
+        with self._database.transaction(call.scope) as tx:
+            return tx.once(
+                request,
+                lambda: convert.account(
+                    groups.update_account(
+                        tx,
+                        request.name,
+                        labels=request.labels,
+                        etag=request.etag,
+                        actor=call.principal.subject,
+                        reach=call.reach,
+                    )
+                ),
+            )
+
     def UnbindAccount(self, request: pb.UnbindAccountRequest, context: grpc.ServicerContext) -> pb.Account:
         call = current_call()
         return convert.account(
-            self._binder.unbind(call.scope, call.principal, request.name, etag=request.etag)
+            self._binder.unbind(call.scope, call.principal, request.name, etag=request.etag, reach=call.reach)
         )
 
     def _list(

@@ -138,6 +138,8 @@ def account(model: Account) -> pb.Account:
         update_time=time(model.update_time),
         authorize_time=time(model.authorize_time),
         etag=etag_of(model.revision),
+        group=model.group or "",
+        token_expire_time=time(model.token_expire_time) if model.token_expire_time else None,
     )
 
 

@@ -1,5 +1,7 @@
 """Accounts."""
 
+from collections.abc import Collection, Iterable
+
 from psycopg import errors
 
 from services.accounts.model import (
@@ -9,9 +11,24 @@ from services.accounts.model import (
     account_bound_elsewhere,
 )
 from services.accounts.store.enterprises import lock_enterprise
+from services.accounts.store.groups import REACHED, WITHIN, path_of
 from services.accounts.store.rows import After, Row, only
 from services.chassis.database import Transaction
 from services.chassis.names import enterprise_of
+
+# Never locked in this form: a row that changed meanwhile would be joined with the group of before.
+_ACCOUNT = """
+  select accounts.*, account_groups.path from accounts
+  left join account_groups
+    on account_groups.enterprise = accounts.enterprise and account_groups.id = accounts.group_id
+"""
+_CONDITIONS = {
+    "within": f"accounts.group_id = any ({WITHIN})",
+    "reach": f"accounts.group_id = any ({REACHED})",
+    "label": "%(label)s = any (accounts.labels)",
+    "network": "accounts.network = %(network)s",
+    "state": "accounts.state = %(state)s",
+}
 
 
 def lock_network_account(tx: Transaction, server: str, network_account_id: str) -> None:
@@ -22,30 +39,43 @@ def lock_network_account(tx: Transaction, server: str, network_account_id: str) 
 def get_account(tx: Transaction, name: str) -> Account:
     """The account. Raises NOT_FOUND."""
     found = tx.execute(
-        "select * from accounts where enterprise = %s and name = %s", (enterprise_of(name), name)
+        _ACCOUNT + "where accounts.enterprise = %s and accounts.name = %s", (enterprise_of(name), name)
     )
     return _account(only(found, name))
 
 
 def lock_account(tx: Transaction, name: str) -> Account:
     """The account, which nobody else changes before this transaction ends. Raises NOT_FOUND."""
-    found = tx.execute(
-        "select * from accounts where enterprise = %s and name = %s for update", (enterprise_of(name), name)
+    tx.execute(
+        "select from accounts where enterprise = %s and name = %s for update", (enterprise_of(name), name)
     )
-    return _account(only(found, name))
+    return get_account(tx, name)
+
+
+def lock_accounts(tx: Transaction, enterprise: str, names: Collection[str]) -> dict[str, Account]:
+    """Those of the accounts that there are, by name; nobody else changes them before this transaction ends."""
+    wanted = {"enterprise": enterprise, "names": list(names)}
+    tx.execute(
+        "select from accounts where enterprise = %(enterprise)s and name = any (%(names)s) order by name for update",
+        wanted,
+    )
+    rows = tx.execute(
+        _ACCOUNT + "where accounts.enterprise = %(enterprise)s and accounts.name = any (%(names)s)", wanted
+    )
+    return {row["name"]: _account(row) for row in rows}
 
 
 def find_bound(tx: Transaction, enterprise: str, server: str, network_account_id: str) -> Account | None:
     """The account of the enterprise that this account of the network is or once was, locked."""
     row = tx.execute(
         """
-        select * from accounts
+        select name from accounts
         where enterprise = %s and server = %s and network_account_id = %s
         for update
         """,
         (enterprise, server, network_account_id),
     ).fetchone()
-    return _account(row) if row else None
+    return get_account(tx, row["name"]) if row else None
 
 
 def has_account_on(tx: Transaction, enterprise: str, server: str) -> bool:
@@ -78,25 +108,41 @@ def count_accounts(tx: Transaction) -> list[tuple[str, str, int]]:
 
 
 def list_accounts(
-    tx: Transaction, enterprise: str, *, label: str, state: AccountState | None, after: After, limit: int
+    tx: Transaction,
+    enterprise: str,
+    *,
+    within: str | None = None,
+    reach: Collection[str] | None = None,
+    label: str | None = None,
+    network: str | None = None,
+    state: AccountState | None = None,
+    after: After,
+    limit: int,
 ) -> list[Account]:
-    """An enterprise's accounts, oldest first; only those with the label, and in the state, where given."""
+    """
+    An enterprise's accounts, oldest first.
+
+    Where given, only those in the subtree of the group `within`, and of one of `reach` (ids), with the label, of the network,
+    and in the state.
+    """
+    wanted = {
+        "within": None if within is None else [within],
+        "reach": None if reach is None else list(reach),
+        "label": label,
+        "network": network,
+        "state": state,
+    }
+    conditions = [_CONDITIONS[key] for key, value in wanted.items() if value is not None]
     rows = tx.execute(
-        """
-        select * from accounts
-        where enterprise = %(enterprise)s and (create_time, name) > (%(time)s, %(name)s)
-          and (%(label)s = '' or %(label)s = any (labels))
-          and (%(state)s::text is null or state = %(state)s)
-        order by create_time, name limit %(limit)s
-        """,
-        {
-            "enterprise": enterprise,
-            "time": after[0],
-            "name": after[1],
-            "label": label,
-            "state": state,
-            "limit": limit,
-        },
+        " and ".join(
+            [
+                _ACCOUNT + "where accounts.enterprise = %(enterprise)s",
+                "(accounts.create_time, accounts.name) > (%(time)s, %(name)s)",
+                *conditions,
+            ]
+        )
+        + " order by accounts.create_time, accounts.name limit %(limit)s",
+        {"enterprise": enterprise, "time": after[0], "name": after[1], "limit": limit, **wanted},
     )
     return [_account(row) for row in rows]
 
@@ -109,13 +155,14 @@ def save_account(tx: Transaction, account: Account) -> None:
             """
             insert into accounts (enterprise, name, network, server, network_account_id, handle, display_name,
                                   software, software_version, labels, state, revision,
-                                  create_time, update_time, authorize_time)
-            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                  create_time, update_time, authorize_time, token_expire_time, group_id)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             on conflict (enterprise, name) do update set
               handle = excluded.handle, display_name = excluded.display_name, software = excluded.software,
               software_version = excluded.software_version, labels = excluded.labels, state = excluded.state,
               revision = excluded.revision, update_time = excluded.update_time,
-              authorize_time = excluded.authorize_time
+              authorize_time = excluded.authorize_time, token_expire_time = excluded.token_expire_time,
+              group_id = excluded.group_id
             """,
             (
                 enterprise_of(account.name),
@@ -133,12 +180,35 @@ def save_account(tx: Transaction, account: Account) -> None:
                 account.create_time,
                 account.update_time,
                 account.authorize_time,
+                account.token_expire_time,
+                account.path[-1] if account.path else None,
             ),
         )
     except errors.UniqueViolation as error:
         if error.diag.constraint_name == "accounts_held":
             raise account_bound_elsewhere() from None
         raise
+
+
+def update_places_and_labels(tx: Transaction, changed: Iterable[Account]) -> None:
+    """Keep the groups and labels of many accounts."""
+    tx.executemany(
+        """
+        update accounts set group_id = %s, labels = %s, revision = %s, update_time = %s
+        where enterprise = %s and name = %s
+        """,
+        (
+            (
+                each.path[-1] if each.path else None,
+                list(each.labels),
+                each.revision,
+                each.update_time,
+                enterprise_of(each.name),
+                each.name,
+            )
+            for each in changed
+        ),
+    )
 
 
 def _account(row: Row) -> Account:
@@ -159,4 +229,6 @@ def _account(row: Row) -> Account:
         authorize_time=row["authorize_time"],
         state=AccountState(row["state"]),
         revision=row["revision"],
+        token_expire_time=row["token_expire_time"],
+        path=path_of(row["path"]),
     )

@@ -1,6 +1,6 @@
 """Bindings between start and completion."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from services.chassis.database import Transaction
@@ -17,6 +17,9 @@ class Binding:
         claim_time: when it was completed, or tried to be; it works once.
         request_id: of the request that claimed it.
         account: what came of it.
+        group_id: the id of the group that the account will be in; None for the one that it is in.
+        invitation: the row whose invitation started it; "" when nobody was invited.
+        browser_hash: SHA-256 of the secret of the browser that may complete it; None: who started it may.
     """
 
     enterprise: str
@@ -32,6 +35,9 @@ class Binding:
     claim_time: datetime | None = None
     request_id: str = ""
     account: str | None = None
+    invitation: str = ""
+    browser_hash: bytes | None = None
+    group_id: str | None = None
 
     @property
     def name(self) -> str:
@@ -49,8 +55,8 @@ def insert_binding(tx: Transaction, binding: Binding) -> None:
     tx.execute(
         """
         insert into bindings (enterprise, state_hash, caller, network, server, redirect_uri, labels, key_version,
-                              sealed_verifier, expire_time)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                              sealed_verifier, expire_time, invitation, browser_hash, group_id)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
             binding.enterprise,
@@ -63,6 +69,9 @@ def insert_binding(tx: Transaction, binding: Binding) -> None:
             binding.key_version,
             binding.sealed_verifier,
             binding.expire_time,
+            binding.invitation,
+            binding.browser_hash,
+            binding.group_id,
         ),
     )
 
@@ -73,7 +82,11 @@ def find_binding(tx: Transaction, enterprise: str, state_hash: bytes) -> Binding
         "select * from bindings where enterprise = %s and state_hash = %s for update",
         (enterprise, state_hash),
     ).fetchone()
-    return Binding(**{**row, "labels": tuple(row["labels"])}) if row else None
+    if row is None:
+        return None
+    return Binding(
+        **{each.name: row[each.name] for each in fields(Binding)} | {"labels": tuple(row["labels"])}
+    )
 
 
 def claim_binding(tx: Transaction, binding: Binding, request_id: str) -> None:
@@ -89,6 +102,17 @@ def complete_binding(tx: Transaction, binding: Binding, account: str) -> None:
     tx.execute(
         "update bindings set account = %s where enterprise = %s and state_hash = %s",
         (account, binding.enterprise, binding.state_hash),
+    )
+
+
+def end_bindings(tx: Transaction, enterprise: str, invitation: str) -> None:
+    """What an invitation has started, and nobody has completed, works no more."""
+    tx.execute(
+        """
+        update bindings set expire_time = %s
+        where enterprise = %s and invitation = %s and claim_time is null and expire_time > %s
+        """,
+        (tx.now, enterprise, invitation, tx.now),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from services.accounts.store.rows import only
 from services.chassis.database import Transaction
@@ -26,7 +27,7 @@ class SealedTable:
 
 
 SEALED_TABLES = (
-    SealedTable("tokens", "account", {"sealed": "access_token"}),
+    SealedTable("tokens", "account", {"sealed": "access_token", "sealed_refresh": "refresh_token"}),
     SealedTable(
         "bindings",
         "enterprise || '/bindings/' || encode(state_hash, 'hex')",
@@ -93,22 +94,31 @@ def insert_data_key(tx: Transaction, enterprise: str, key: WrappedKey) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SealedToken:
-    """An account's access token, and the application of ours that it was given to."""
+    """
+    An account's access token, and the application of ours that it was given to.
+
+    Attributes:
+        expire_time: when it stops working; None: never, as far as the server says.
+        sealed_refresh: the token that gets the next one, where the server gave one.
+    """
 
     account: str
     client_id: str
     key_version: int
     sealed: bytes
+    expire_time: datetime | None = None
+    sealed_refresh: bytes | None = None
 
 
 def save_token(tx: Transaction, token: SealedToken) -> None:
     """Keep an account's token, in place of the one before."""
     tx.execute(
         """
-        insert into tokens (enterprise, account, client_id, key_version, sealed, update_time)
-        values (%s, %s, %s, %s, %s, %s)
+        insert into tokens (enterprise, account, client_id, key_version, sealed, expire_time, sealed_refresh, update_time)
+        values (%s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (enterprise, account) do update set
           client_id = excluded.client_id, key_version = excluded.key_version, sealed = excluded.sealed,
+          expire_time = excluded.expire_time, sealed_refresh = excluded.sealed_refresh,
           update_time = excluded.update_time
         """,
         (
@@ -117,6 +127,8 @@ def save_token(tx: Transaction, token: SealedToken) -> None:
             token.client_id,
             token.key_version,
             token.sealed,
+            token.expire_time,
+            token.sealed_refresh,
             tx.now,
         ),
     )
@@ -127,7 +139,7 @@ def take_token(tx: Transaction, account: str) -> SealedToken | None:
     row = tx.execute(
         """
         delete from tokens where enterprise = %s and account = %s
-        returning account, client_id, key_version, sealed
+        returning account, client_id, key_version, sealed, expire_time, sealed_refresh
         """,
         (enterprise_of(account), account),
     ).fetchone()
@@ -146,11 +158,14 @@ class SealedApplication:
     authorize_endpoint: str
     token_endpoint: str
     revoke_endpoint: str
+    issuer: str = ""
+    names_issuer: bool = False
+    pkce: bool = True
 
 
 _APPLICATION = (
     "select server, redirect_uri, client_id, master_key, sealed_secret, "
-    "authorize_endpoint, token_endpoint, revoke_endpoint from applications "
+    "authorize_endpoint, token_endpoint, revoke_endpoint, issuer, names_issuer, pkce from applications "
 )
 
 
@@ -173,8 +188,8 @@ def insert_application(tx: Transaction, application: SealedApplication) -> Seale
     inserted = tx.execute(
         """
         insert into applications (server, redirect_uri, client_id, master_key, sealed_secret, authorize_endpoint,
-                                  token_endpoint, revoke_endpoint, create_time)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+                                  token_endpoint, revoke_endpoint, issuer, names_issuer, pkce, create_time)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         on conflict (server, redirect_uri) do nothing
         """,
         (
@@ -186,6 +201,9 @@ def insert_application(tx: Transaction, application: SealedApplication) -> Seale
             application.authorize_endpoint,
             application.token_endpoint,
             application.revoke_endpoint,
+            application.issuer,
+            application.names_issuer,
+            application.pkce,
             tx.now,
         ),
     )

@@ -12,6 +12,12 @@ from numerator.accounts.v1 import (
     apps_pb2_grpc,
     audit_pb2,
     audit_pb2_grpc,
+    binding_pb2,
+    binding_pb2_grpc,
+    grants_pb2,
+    grants_pb2_grpc,
+    groups_pb2,
+    groups_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     vault_pb2,
@@ -20,9 +26,13 @@ from numerator.accounts.v1 import (
 from pydantic import SecretStr
 
 from services.accounts.networks import Network
+from services.accounts.networks.weibo import WeiboNetwork
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
+from services.accounts.rpc.binding import BindingServicer
+from services.accounts.rpc.grants import GrantServicer
+from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
 from services.accounts.tests.world import (
@@ -37,6 +47,7 @@ from services.accounts.tests.world import (
 )
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
+from services.accounts.usecases.invitations import Inviter
 from services.accounts.usecases.secrets import Vault
 from services.accounts.vault import MasterKey, MasterKeys
 from services.chassis.clock import FixedClock
@@ -51,16 +62,19 @@ def serve(
     """Serves accounts, by default on a network that is made up; takes the options of the server, too."""
     opened = []
 
-    def start(network: Network | None = None, server: str = SERVER, **options: object) -> World:
+    def start(
+        network: Network | None = None, server: str = SERVER, weibo: Network | None = None, **options: object
+    ) -> World:
         database = make_database("accounts", clock=clock)
         fake, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
         kms = MasterKeys(MasterKey(os.urandom(32)))
+        vault = Vault(kms)
         binder = Binder(
             database,
-            {"mastodon": network or fake},
+            {"mastodon": network or fake, "weibo": weibo or WeiboNetwork({})},
             servers=frozenset({server, OTHER_SERVER}),
             redirect_uri=REDIRECT_URI,
-            vault=Vault(kms),
+            vault=vault,
             publishing_key=publishing_key.public_key(),
         )
         staff = {"operator": SecretStr(OPERATOR_SECRET), "reviewer": SecretStr(REVIEWER_SECRET)}
@@ -77,6 +91,16 @@ def serve(
                 vault_pb2.DESCRIPTOR.services_by_name["VaultService"],
             ),
             Offer(
+                groups_pb2_grpc.add_GroupServiceServicer_to_server,
+                GroupServicer(database),
+                groups_pb2.DESCRIPTOR.services_by_name["GroupService"],
+            ),
+            Offer(
+                grants_pb2_grpc.add_GrantServiceServicer_to_server,
+                GrantServicer(database),
+                grants_pb2.DESCRIPTOR.services_by_name["GrantService"],
+            ),
+            Offer(
                 accounts_pb2_grpc.add_AccountsServiceServicer_to_server,
                 AccountsServicer(database, binder, platform, clock),
                 accounts_pb2.DESCRIPTOR.services_by_name["AccountsService"],
@@ -85,6 +109,11 @@ def serve(
                 apps_pb2_grpc.add_AppServiceServicer_to_server,
                 AppServicer(database),
                 apps_pb2.DESCRIPTOR.services_by_name["AppService"],
+            ),
+            Offer(
+                binding_pb2_grpc.add_BindingServiceServicer_to_server,
+                BindingServicer(database, Inviter(database, binder, redirect_uri=REDIRECT_URI)),
+                binding_pb2.DESCRIPTOR.services_by_name["BindingService"],
             ),
             Offer(
                 sessions_pb2_grpc.add_SessionServiceServicer_to_server,

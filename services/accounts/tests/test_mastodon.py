@@ -1,15 +1,8 @@
 """The client of the Mastodon API: against the sandbox network, and against servers that misbehave."""
 
-import contextlib
-import json
-import os
 import secrets
 import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
@@ -22,13 +15,10 @@ from pydantic import SecretStr
 from services.accounts.model import BindingRefusedError
 from services.accounts.networks import Application, NetworkRefusedError
 from services.accounts.networks.mastodon import SCOPES, MastodonNetwork
+from services.accounts.tests.servers import Routes, running_sandbox, scripted_servers
 from services.accounts.tests.world import REDIRECT_URI, World
 from services.chassis.errors import ServiceError
 from services.chassis.sealing import open_sealed
-from services.chassis.testing.servers import ROOT
-from services.chassis.testing.waiting import eventually
-
-Routes = dict[str, tuple[int, Any]]
 
 
 @pytest.fixture
@@ -42,25 +32,8 @@ def network() -> Iterator[MastodonNetwork]:
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A sandbox network in a process of its own, by its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | {  # noqa: TID251 -- what a child process gets
-        "SANDBOX_PORT": str(port),
-        "SANDBOX_DATA_DIR": str(tmp_path_factory.mktemp("sandbox")),
-    }
-    process = subprocess.Popen([sys.executable, "-m", "deploy.sandbox"], cwd=ROOT, env=environment)
-    url = f"http://127.0.0.1:{port}"
-
-    def healthy() -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{url}/health").is_success
-        return False
-
-    eventually(healthy, timeout=20)
-    yield url
-    process.terminate()
-    process.wait(10)
+    with running_sandbox(tmp_path_factory.mktemp("sandbox")) as url:
+        yield url
 
 
 def decide(authorization_url: str, username: str, **more: str) -> dict[str, str]:
@@ -125,39 +98,13 @@ def test_exchange__is_held_to_pkce_and_to_one_use(sandbox: str, network: Mastodo
 
 
 @pytest.fixture
-def scripted() -> Iterator[Callable[[Routes], str]]:
-    """Starts a server that answers as told: `{"POST /oauth/token": (200, {…})}`."""
-    servers: list[ThreadingHTTPServer] = []
-
-    def start(routes: Routes) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                self.rfile.read(int(self.headers.get("content-length") or 0))
-                status, body = routes.get(f"{self.command} {self.path}", (404, {"error": "not found"}))
-                raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                if 300 <= status < 400:
-                    self.send_header("location", raw.decode())
-                self.send_header("content-length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
-
-            do_GET = do_POST = answer  # noqa: N815 -- http.server's names
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+def scripted() -> Iterator[Callable[..., str]]:
+    """Starts a server that answers as told."""
+    with scripted_servers() as start:
+        yield start
 
 
+NODEINFO = "http://nodeinfo.diaspora.software/ns/schema/2.1"
 APPLICATION = {"client_id": "id", "client_secret": "canary-secret"}
 TOKEN = {"access_token": "canary-token", "scope": " ".join(SCOPES)}
 HOLDER = {"id": "109", "username": "brand", "display_name": ""}
@@ -179,35 +126,122 @@ def exchange(network: MastodonNetwork, url: str) -> Any:
     return network.exchange(plain(url), code="code", verifier=SecretStr("canary-verifier"))
 
 
-def test_register__knows_older_servers(scripted: Callable[[Routes], str], network: MastodonNetwork) -> None:
+def test_register__knows_older_servers(scripted: Callable[..., str], network: MastodonNetwork) -> None:
     """A server that does not tell where its OAuth2 is has it where it always was."""
     url = scripted({"POST /api/v1/apps": (200, APPLICATION)})
     assert network.register(url, REDIRECT_URI).token_endpoint == f"{url}/oauth/token"
 
 
-def test_register__is_not_led_elsewhere(scripted: Callable[[Routes], str], network: MastodonNetwork) -> None:
-    """A server cannot have our application's secret and the holder's code sent to another one."""
-    url = scripted(
-        {
-            "POST /api/v1/apps": (200, APPLICATION),
-            "GET /.well-known/oauth-authorization-server": (
-                200,
-                {"token_endpoint": "http://169.254.169.254/latest/meta-data"},
-            ),
-        }
-    )
+DISCOVERY = "GET /.well-known/oauth-authorization-server"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        (200, {"token_endpoint": "http://169.254.169.254/latest/meta-data"}),
+        (200, {"authorization_endpoint": "https://thief.example/oauth/authorize"}),
+        (200, {"revocation_endpoint": "//thief.example/revoke"}),
+        (200, {"token_endpoint": "http://[/"}),
+        (200, {"issuer": "https://thief.example"}),
+        (302, b"https://thief.example/.well-known/oauth-authorization-server"),
+    ],
+)
+def test_register__is_not_led_elsewhere(
+    scripted: Callable[..., str], network: MastodonNetwork, told: tuple[int, Any]
+) -> None:
+    """A server cannot have our application's secret and the holder's code sent to another one; nor the holder."""
+    url = scripted({"POST /api/v1/apps": (200, APPLICATION), DISCOVERY: told})
+    with pytest.raises(ServiceError) as refused:
+        network.register(url, REDIRECT_URI)
+    assert refused.value.reason == "NETWORK_LEADS_ELSEWHERE"
+
+
+def test_register__does_not_take_a_server_out_of_order_for_an_old_one(
+    scripted: Callable[..., str], network: MastodonNetwork
+) -> None:
+    """Or it would be asked with less protection from then on."""
+    url = scripted({"POST /api/v1/apps": (200, APPLICATION), DISCOVERY: (503, b"")})
     with pytest.raises(ServiceError) as refused:
         network.register(url, REDIRECT_URI)
     assert refused.value.reason == "NETWORK_UNAVAILABLE"
 
 
+@pytest.mark.parametrize(
+    ("metadata", "offered"),
+    [
+        ((404, {}), True),
+        ((200, {"code_challenge_methods_supported": ["S256"]}), True),
+        ((200, {"code_challenge_methods_supported": ["plain"]}), False),
+        ((200, {"code_challenge_methods_supported": []}), False),
+    ],
+)
+def test_authorize_url__has_a_challenge_where_one_is_taken(
+    scripted: Callable[..., str], network: MastodonNetwork, metadata: tuple[int, Any], *, offered: bool
+) -> None:
+    """PKCE wherever the server does not say that it has none; then there is no verifier either."""
+    sent: list[dict[str, list[str]]] = []
+    routes = {
+        "POST /api/v1/apps": (200, APPLICATION),
+        DISCOVERY: metadata,
+        "POST /oauth/token": (200, TOKEN),
+        "GET /api/v1/accounts/verify_credentials": (200, HOLDER),
+    }
+    application = network.register(scripted(routes, sent=sent), REDIRECT_URI)
+    url = network.authorize_url(application, state="state", challenge="challenge")
+    query = parse_qs(urlsplit(url).query)
+    assert ("code_challenge" in query, "code_challenge_method" in query) == (offered, offered)
+    assert query["force_login"] == ["true"]
+    network.exchange(application, code="code", verifier=SecretStr("canary-verifier"))
+    assert ("code_verifier" in sent[-1]) == offered
+
+
+def test_register__keeps_what_the_server_calls_itself(
+    scripted: Callable[..., str], network: MastodonNetwork
+) -> None:
+    """The issuer, Mastodon's with a slash at the end, and whether redirects will name it."""
+    routes: Routes = {"POST /api/v1/apps": (200, APPLICATION)}
+    url = scripted(routes)
+    routes[DISCOVERY] = (
+        200,
+        {"issuer": f"{url}/", "authorization_response_iss_parameter_supported": True},
+    )
+    application = network.register(url, REDIRECT_URI)
+    assert (application.issuer, application.names_issuer) == (f"{url}/", True)
+
+
+@pytest.mark.parametrize(
+    ("expires_in", "seconds"),
+    [
+        (7200, 7200),
+        ("7200", 7200),
+        (None, None),
+        (0, None),
+        (-1, None),
+        ("soon", None),
+        (True, None),
+        (10**30, 315360000),
+    ],
+)
+def test_exchange__keeps_how_long_a_token_lives(
+    scripted: Callable[..., str], network: MastodonNetwork, expires_in: object, seconds: int | None
+) -> None:
+    """Mastodon's own live for ever; of others, seconds as a number or a text. A refresh token is kept and not shown."""
+    token = {**TOKEN, "expires_in": expires_in, "refresh_token": "canary-refresh"}
+    routes = {"POST /oauth/token": (200, token), "GET /api/v1/accounts/verify_credentials": (200, HOLDER)}
+    authorization = exchange(network, scripted(routes))
+    assert (authorization.life and authorization.life.total_seconds()) == seconds
+    assert authorization.refresh_token.get_secret_value() == "canary-refresh"
+    assert "canary" not in repr(authorization)
+
+
 def test_exchange__takes_a_server_without_nodeinfo_for_unknown(
-    scripted: Callable[[Routes], str], network: MastodonNetwork
+    scripted: Callable[..., str], network: MastodonNetwork
 ) -> None:
     """Also when its nodeinfo lies elsewhere; publishing then expects the least."""
     routes = {
         "POST /oauth/token": (200, {"access_token": "canary-token"}),
         "GET /api/v1/accounts/verify_credentials": (200, HOLDER),
+        "GET /.well-known/nodeinfo": (200, {"links": [{"rel": NODEINFO, "href": "https://thief.example/"}]}),
     }
     profile = exchange(network, scripted(routes)).profile
     assert (profile.software, profile.software_version) == ("unknown", "")
@@ -222,7 +256,7 @@ def test_exchange__takes_a_server_without_nodeinfo_for_unknown(
         ((422, {"error": "canary-token"}), "NETWORK_REFUSED"),
         ((429, {}), "NETWORK_UNAVAILABLE"),
         ((500, b"<html>"), "NETWORK_UNAVAILABLE"),
-        ((302, b"/elsewhere"), "NETWORK_UNAVAILABLE"),
+        ((302, b"/elsewhere"), "NETWORK_LEADS_ELSEWHERE"),
         ((200, b"no json"), "NETWORK_UNAVAILABLE"),
         ((200, b"[]"), "NETWORK_UNAVAILABLE"),
         ((200, b"\xff"), "NETWORK_UNAVAILABLE"),
@@ -236,7 +270,7 @@ def test_exchange__takes_a_server_without_nodeinfo_for_unknown(
     ],
 )
 def test_exchange__understands_every_refusal(
-    scripted: Callable[[Routes], str], network: MastodonNetwork, answer: tuple[int, Any], reason: str
+    scripted: Callable[..., str], network: MastodonNetwork, answer: tuple[int, Any], reason: str
 ) -> None:
     """Whatever a server answers, it is one of two errors; neither repeats its words or our secrets."""
     url = scripted({"POST /oauth/token": answer})
@@ -246,11 +280,9 @@ def test_exchange__understands_every_refusal(
     assert "canary" not in repr(refused.value) + str(refused.value.metadata)
 
 
-def test_exchange__keeps_what_can_be_kept(
-    scripted: Callable[[Routes], str], network: MastodonNetwork
-) -> None:
+def test_exchange__keeps_what_can_be_kept(scripted: Callable[..., str], network: MastodonNetwork) -> None:
     """Names are as people wrote them, but for what PostgreSQL cannot hold; a nodeinfo full of nonsense is no nodeinfo."""
-    link = {"rel": "http://nodeinfo.diaspora.software/ns/schema/2.1", "href": "/nodeinfo"}
+    link = {"rel": NODEINFO, "href": "/nodeinfo"}
     routes = {
         "POST /oauth/token": (200, TOKEN),
         "GET /api/v1/accounts/verify_credentials": (
@@ -266,7 +298,7 @@ def test_exchange__keeps_what_can_be_kept(
 
 
 def test_exchange__refuses_less_than_publishing_needs(
-    scripted: Callable[[Routes], str], network: MastodonNetwork
+    scripted: Callable[..., str], network: MastodonNetwork
 ) -> None:
     """A holder, or a server, that leaves a right out; `write` covers `write:statuses`."""
     holder = {"GET /api/v1/accounts/verify_credentials": (200, HOLDER)}

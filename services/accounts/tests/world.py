@@ -47,6 +47,10 @@ class FakeNetwork:
         self._numbers = count(1)
         self._codes: dict[str, tuple[str, str]] = {}
 
+    @property
+    def known_servers(self) -> None:
+        return None
+
     def register(self, server: str, redirect_uri: str) -> Application:
         self._fail()
         self.registered.append(server)

@@ -5,6 +5,7 @@ A network's server is never called while a transaction is open: it may take seco
 """
 
 import hashlib
+import hmac
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
@@ -26,7 +27,10 @@ from services.accounts.model import (
     check_etag,
     normal_server,
 )
+from services.accounts.model.bindings import account_out_of_reach
+from services.accounts.model.groups import Path, group_id
 from services.accounts.networks import Application, Authorization, Network, NetworkRefusedError
+from services.accounts.store import groups
 from services.accounts.store.secrets import Sealed
 from services.accounts.usecases.secrets import Vault
 from services.chassis.database import Database, Scope, Transaction
@@ -35,9 +39,11 @@ from services.chassis.ids import new_id
 from services.chassis.limits import StageLimitError, check_stage_limit
 from services.chassis.names import enterprise_of
 from services.chassis.principal import Principal
+from services.chassis.reach import EVERYTHING, Reach
 from services.chassis.sealing import seal
 
 _TOKEN = "access_token"  # noqa: S105 -- the name of a field
+_REFRESH = "refresh_token"
 _VERIFIER = "code_verifier"
 
 
@@ -52,11 +58,31 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """What the holder's browser brought back from the network: a code, or an error instead."""
+    """
+    What the holder's browser brought back from the network: a code, or an error instead.
+
+    Attributes:
+        iss: what the network's server calls itself (RFC 9207); "" when it does not say.
+        browser: the secret of the browser that brought it, where it was given one.
+    """
 
     state: str
     code: str
     error: str
+    iss: str = ""
+    browser: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Invited:
+    """Who binds by invitation: the row, and the secret of the browser that opened its link."""
+
+    row: str
+    browser: str
+
+
+def _nothing_more(tx: Transaction, account: Account) -> None:
+    """What a binding does besides binding, when nobody was invited."""
 
 
 class Binder:
@@ -66,8 +92,9 @@ class Binder:
     Args:
         database: opened for each step; there is none open during a call of a network.
         networks: by their kind, as `mastodon`.
-        servers: the base URLs of the servers that may be bound to. This list is the guard against requests to
-            addresses of a caller's choice: nothing else decides whom we talk to.
+        servers: the base URLs of the servers that may be bound to, besides those that a network is known to by hand.
+            This list is the guard against requests to addresses of a caller's choice: nothing else decides whom we
+            talk to.
         redirect_uri: where networks send the holder's browser back to.
         vault: seals the enterprises' secrets.
         publishing_key: publishing's public key, to which tokens are sealed.
@@ -99,24 +126,27 @@ class Binder:
         network: str,
         server: str,
         labels: tuple[str, ...],
+        group: str = "",
+        reach: Reach = EVERYTHING,
+        invited: Invited | None = None,
     ) -> Started:
         """
         Make a state and a PKCE verifier, and say where the holder agrees.
 
-        Raises NOT_FOUND, INVALID_ARGUMENT (`SERVER_MALFORMED`, `SERVER_NOT_ALLOWED`), UNAVAILABLE
-        (`NETWORK_UNAVAILABLE`), FAILED_PRECONDITION (`NETWORK_REFUSED`), or StageLimitError when the stage has no
-        room and there is no account on the server that could be authorised anew.
+        The account will be in `group` (a name; empty: where it is), which must be within the caller's `reach`.
+
+        Raises NOT_FOUND, PERMISSION_DENIED (`OUT_OF_REACH`), INVALID_ARGUMENT (`GROUP_REQUIRED`, `SERVER_MALFORMED`,
+        `SERVER_NOT_ALLOWED`), UNAVAILABLE (`NETWORK_UNAVAILABLE`), FAILED_PRECONDITION (`NETWORK_REFUSED`), or
+        StageLimitError when the stage has no room and there is no account on the server that could be authorised anew.
         """
-        server = normal_server(server)
-        if server not in self._servers:
-            raise invalid(
-                "server",
-                "is not a server that accounts can be bound on; ask the platform's operator to add it",
-                reason="SERVER_NOT_ALLOWED",
-            )
+        server = self.check_server(network, server)
         application = self._application(scope, enterprise, network, server)
         state, verifier = secrets.token_urlsafe(32), SecretStr(secrets.token_urlsafe(48))
+        if invited:
+            # So that whoever gets the redirect knows whose it is, and that the holder's browser completes.
+            state = f"invitation.{enterprise.rpartition('/')[2]}.{state}"
         with self._database.transaction(scope) as tx:
+            place = _place(tx, enterprise, group, reach)
             # Nobody is sent to the network in vain. What counts is the completion: only then is it known which
             # account it is, and who else was faster.
             if not store.has_account_on(tx, enterprise, server):
@@ -132,6 +162,9 @@ class Binder:
                 key_version=0,
                 sealed_verifier=b"",
                 expire_time=tx.now + BINDING_LIFE,
+                group_id=place,
+                invitation=invited.row if invited else "",
+                browser_hash=_hash(invited.browser) if invited else None,
             )
             kept = self._vault.seal(tx, verifier, binding.name, _VERIFIER)
             store.insert_binding(
@@ -140,11 +173,33 @@ class Binder:
         url = self._networks[network].authorize_url(application, state=state, challenge=_challenge(verifier))
         return Started(url, state, binding.expire_time)
 
+    def check_server(self, network: str, server: str) -> str:
+        """A server's normal form. Raises INVALID_ARGUMENT (`SERVER_MALFORMED`, `SERVER_NOT_ALLOWED`)."""
+        normal = normal_server(server)
+        known = self._networks[network].known_servers
+        if normal not in (self._servers if known is None else known):
+            raise invalid(
+                "server",
+                "is not a server that accounts can be bound on; ask the platform's operator to add it",
+                reason="SERVER_NOT_ALLOWED",
+            )
+        return normal
+
     def complete(
-        self, scope: Scope, caller: Principal, enterprise: str, redirect: Redirect, *, request_id: str
+        self,
+        scope: Scope,
+        caller: Principal,
+        enterprise: str,
+        redirect: Redirect,
+        *,
+        request_id: str,
+        reach: Reach = EVERYTHING,
+        also: Callable[[Transaction, Account], None] = _nothing_more,
     ) -> Account:
         """
         Exchange the code, and keep and tell what it gives. What is refused is written to the audit trail.
+
+        `also` is done in the transaction that keeps the account; when it raises, nothing is kept.
 
         Raises INVALID_ARGUMENT, NOT_FOUND, BindingRefusedError, StageLimitError, or UNAVAILABLE
         (`NETWORK_UNAVAILABLE`).
@@ -152,7 +207,9 @@ class Binder:
         if bool(redirect.code) == bool(redirect.error):
             raise invalid("code", "is needed, or error; not both")
         try:
-            return self._complete(scope, caller, enterprise, redirect, request_id)
+            return self._complete(
+                scope, caller, enterprise, redirect, request_id=request_id, reach=reach, also=also
+            )
         except (BindingRefusedError, StageLimitError) as refused:
             with self._database.transaction(scope) as tx:
                 store.audit(
@@ -167,15 +224,16 @@ class Binder:
                 metrics.binding(tx, binding.network if binding else "", refused.reason)
             raise
 
-    def unbind(self, scope: Scope, caller: Principal, name: str, *, etag: str) -> Account:
+    def unbind(self, scope: Scope, caller: Principal, name: str, *, etag: str, reach: Reach) -> Account:
         """
         Let go of an account, forget its token, tell, and ask the network to revoke the token.
 
-        Raises NOT_FOUND or ABORTED (`ETAG_MISMATCH`). That the network does not revoke is no failure; it is written
-        to the audit trail.
+        Raises NOT_FOUND, PERMISSION_DENIED (`OUT_OF_REACH`) or ABORTED (`ETAG_MISMATCH`). That the network does not
+        revoke is no failure; it is written to the audit trail.
         """
         with self._database.transaction(scope) as tx:
             before = store.lock_account(tx, name)
+            reach.check(name, before.path)
             check_etag(etag, before.revision)
             account = before.unbound(tx.now)
             if account is before:
@@ -192,12 +250,20 @@ class Binder:
         return account
 
     def _complete(
-        self, scope: Scope, caller: Principal, enterprise: str, redirect: Redirect, request_id: str
+        self,
+        scope: Scope,
+        caller: Principal,
+        enterprise: str,
+        redirect: Redirect,
+        *,
+        request_id: str,
+        reach: Reach,
+        also: Callable[[Transaction, Account], None],
     ) -> Account:
         with self._database.transaction(scope) as tx:
             store.get_enterprise(tx, enterprise)
             binding = store.find_binding(tx, enterprise, _hash(redirect.state))
-            if binding is None or binding.caller != caller.subject:
+            if binding is None or binding.caller != caller.subject or not _is_browser_of(binding, redirect):
                 raise binding_refused(
                     "BINDING_STATE_INVALID", "no binding of yours has this state: start a new one"
                 )
@@ -211,17 +277,19 @@ class Binder:
             store.claim_binding(tx, binding, request_id)
             sealed = Sealed(binding.key_version, binding.sealed_verifier)
             verifier = self._vault.open(tx, sealed, binding.name, _VERIFIER)
-            kept = store.find_application(tx, binding.server, binding.redirect_uri)
-            if kept is None:
+            application = self._known(tx, binding.network, binding.server, binding.redirect_uri)
+            if application is None:
                 raise not_found(binding.server)
+        _check_issuer(application, redirect.iss)
         if redirect.error:
             raise binding_refused(
                 "AUTHORIZATION_DENIED", "the account's holder did not agree: start a new binding"
             )
-        application = self._open(kept)
         authorization = self._exchange(binding, application, redirect.code, verifier)
         with self._database.transaction(scope) as tx:
-            return self._bind(tx, caller, binding, application, authorization)
+            account = self._bind(tx, caller, binding, application, authorization, reach=reach)
+            also(tx, account)
+            return account
 
     def _exchange(
         self, binding: store.Binding, application: Application, code: str, verifier: SecretStr
@@ -242,6 +310,8 @@ class Binder:
         binding: store.Binding,
         application: Application,
         authorization: Authorization,
+        *,
+        reach: Reach,
     ) -> Account:
         """
         Keep and tell what the holder agreed to.
@@ -251,12 +321,16 @@ class Binder:
         enterprise's.
         """
         profile, token = authorization.profile, authorization.token
+        expire_time = tx.now + authorization.life if authorization.life else None
+        groups.hold_tree(tx, binding.enterprise)
         store.lock_network_account(tx, binding.server, profile.network_account_id)
         before = store.find_bound(tx, binding.enterprise, binding.server, profile.network_account_id)
         if before is None or before.state is AccountState.REVOKED:
             _check_room(caller, lambda: store.lock_and_count_held(tx, binding.enterprise))
+        path = _path(tx, binding, before, reach)
         if before is not None:
-            account = before.authorized(profile, binding.labels, tx.now)
+            account = before.authorized(profile, binding.labels, tx.now, token_expire_time=expire_time)
+            account = account.placed(path, tx.now)
         else:
             account = Account(
                 name=ACCOUNT_NAME.format(enterprise=binding.enterprise.rpartition("/")[2], account=new_id()),
@@ -267,11 +341,22 @@ class Binder:
                 create_time=tx.now,
                 update_time=tx.now,
                 authorize_time=tx.now,
+                token_expire_time=expire_time,
+                path=path,
             )
         store.save_account(tx, account)
         kept = self._vault.seal(tx, token, account.name, _TOKEN)
+        refresh = authorization.refresh_token
         store.save_token(
-            tx, store.SealedToken(account.name, application.client_id, kept.key_version, kept.sealed)
+            tx,
+            store.SealedToken(
+                account.name,
+                application.client_id,
+                kept.key_version,
+                kept.sealed,
+                expire_time,
+                self._vault.seal(tx, refresh, account.name, _REFRESH).sealed if refresh else None,
+            ),
         )
         store.complete_binding(tx, binding, account.name)
         metrics.binding(tx, binding.network)
@@ -290,6 +375,8 @@ class Binder:
                 display_name=profile.display_name,
                 labels=account.labels,
                 sealed_token=sealed,
+                groups=account.path,
+                placement_version=groups.next_placement(tx),
             ),
             subject=account.name,
         )
@@ -301,12 +388,20 @@ class Binder:
         """What the server knows us as; makes us known to it first, once for all enterprises."""
         with self._database.transaction(scope) as tx:
             store.get_enterprise(tx, enterprise)
-            kept = store.find_application(tx, server, self._redirect_uri)
-        if kept is None:
-            fresh = self._networks[network].register(server, self._redirect_uri)
-            with self._database.transaction(scope) as tx:
-                kept = store.insert_application(tx, self._seal(fresh))
-        return self._open(kept)
+            known = self._known(tx, network, server, self._redirect_uri)
+        if known is not None:
+            return known
+        fresh = self._networks[network].register(server, self._redirect_uri)
+        with self._database.transaction(scope) as tx:
+            return self._open(store.insert_application(tx, self._seal(fresh)))
+
+    def _known(self, tx: Transaction, network: str, server: str, redirect_uri: str) -> Application | None:
+        """What a server knows us as already."""
+        by_hand = self._networks[network].known_servers
+        if by_hand is not None:
+            return self._networks[network].register(server, redirect_uri) if server in by_hand else None
+        kept = store.find_application(tx, server, redirect_uri)
+        return self._open(kept) if kept else None
 
     def _seal(self, application: Application) -> store.SealedApplication:
         secret = application.client_secret.get_secret_value().encode()
@@ -319,6 +414,9 @@ class Binder:
             authorize_endpoint=application.authorize_endpoint,
             token_endpoint=application.token_endpoint,
             revoke_endpoint=application.revoke_endpoint,
+            issuer=application.issuer,
+            names_issuer=application.names_issuer,
+            pkce=application.pkce,
         )
 
     def _open(self, kept: store.SealedApplication) -> Application:
@@ -331,6 +429,9 @@ class Binder:
             authorize_endpoint=kept.authorize_endpoint,
             token_endpoint=kept.token_endpoint,
             revoke_endpoint=kept.revoke_endpoint,
+            issuer=kept.issuer,
+            names_issuer=kept.names_issuer,
+            pkce=kept.pkce,
         )
 
     def _take_token(
@@ -338,12 +439,20 @@ class Binder:
     ) -> tuple[Application, SecretStr] | None:
         """An account's token, forgotten here, and the application that can revoke it."""
         taken = store.take_token(tx, account.name)
-        kept = store.find_application_by_id(tx, account.server, taken.client_id) if taken else None
-        if taken is None or kept is None:
+        application = self._of_token(tx, account, taken.client_id) if taken else None
+        if taken is None or application is None:
             return None
         sealed = Sealed(taken.key_version, taken.sealed)
         token = self._vault.open_token(tx, sealed, account.name, actor=caller.subject, purpose="revocation")
-        return self._open(kept), token
+        return application, token
+
+    def _of_token(self, tx: Transaction, account: Account, client_id: str) -> Application | None:
+        """The application that a token was given to; None when the server knows us as another one by now."""
+        if self._networks[account.network].known_servers is not None:
+            known = self._known(tx, account.network, account.server, self._redirect_uri)
+            return known if known and known.client_id == client_id else None
+        kept = store.find_application_by_id(tx, account.server, client_id)
+        return self._open(kept) if kept else None
 
     def _revoke(self, account: Account, application: Application, token: SecretStr) -> str:
         """`REVOKED`, or the reason why not."""
@@ -352,6 +461,36 @@ class Binder:
         except ServiceError as failed:
             return failed.reason
         return "REVOKED"
+
+
+def _place(tx: Transaction, enterprise: str, group: str, reach: Reach) -> str | None:
+    """The id of the group that a binding is to put its account into. Raises as `Binder.start`."""
+    if group:
+        found = groups.get_group(tx, enterprise, group_id(group, enterprise, "group"))
+        reach.check(found.name, found.path)
+        return found.path[-1]
+    if reach.groups is not None:
+        raise invalid(
+            "group",
+            "is required where your rights hold for some groups only: one of them, or one below",
+            reason="GROUP_REQUIRED",
+        )
+    return None
+
+
+def _path(tx: Transaction, binding: store.Binding, before: Account | None, reach: Reach) -> Path:
+    """Where the account will be, which was there `before`. Raises BindingRefusedError."""
+    if before is not None and not reach.covers(before.path):
+        raise account_out_of_reach()
+    if binding.group_id is None:
+        return before.path if before is not None else ()
+    found = groups.get_groups(tx, binding.enterprise, [binding.group_id])
+    if not found:
+        raise binding_refused("BINDING_GROUP_GONE", "the group was deleted meanwhile: start a new binding")
+    path = found[binding.group_id].path
+    if not reach.covers(path):
+        raise account_out_of_reach()
+    return path
 
 
 def _check_room(caller: Principal, count: Callable[[], int]) -> None:
@@ -368,6 +507,29 @@ def _audit(tx: Transaction, caller: Principal, action: str, account: str, **deta
         subject=account,
         **detail,
     )
+
+
+def _is_browser_of(binding: store.Binding, redirect: Redirect) -> bool:
+    """Whether the browser may complete it: any, unless it was started for one."""
+    given = _hash(redirect.browser)
+    return binding.browser_hash is None or hmac.compare_digest(binding.browser_hash, given)
+
+
+def _check_issuer(application: Application, iss: str) -> None:
+    """
+    Raise BindingRefusedError when the redirect is another server's than we sent the holder to (RFC 9207).
+
+    A server that tells no name of its own may still give one in the redirect: then it is its address.
+    """
+    if not iss and not application.names_issuer:
+        return
+    same = iss == application.issuer if application.issuer else iss.rstrip("/") == application.server
+    if not same:
+        raise binding_refused(
+            "AUTHORIZATION_ISSUER",
+            f"this is not the answer of {application.server}: start a new binding",
+            server=application.server,
+        )
 
 
 def _hash(state: str) -> bytes:
