@@ -13,6 +13,8 @@ import numerator
 from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import apps_pb2 as apps
+from numerator.accounts.v1 import binding_pb2 as binding
+from numerator.accounts.v1 import sessions_pb2 as sessions
 from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.rollout.v1 import serving_pb2 as rollout
 from starlette.requests import Request
@@ -22,15 +24,16 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway.admission import Admissions
 from gateway.api import Api
 from gateway.backends import Backends
-from gateway.bound import bound
 from gateway.catalogue import read_methods, stub_files
 from gateway.comments import read_comments
 from gateway.docs import render_docs
 from gateway.health import Health
 from gateway.identity import GATEWAY, AccessTokens
+from gateway.invitations import PATH as INVITATIONS_PATH
+from gateway.invitations import Invitations
 from gateway.keys import Keys
 from gateway.limits import RequestLimits, StageRates, TokenBuckets
-from gateway.login import Login
+from gateway.login import Login, LoginTries
 from gateway.observe import Observe
 from gateway.ofrep import PATH as OFREP_PATH
 from gateway.ofrep import Ofrep
@@ -41,17 +44,20 @@ from gateway.replica import Exposures, Heartbeat
 from gateway.revocations import RevocationPull, Revocations
 from gateway.routes import Routes, not_allowed
 from gateway.serving import Knowledge
+from gateway.sessions import Sessions
 from gateway.settings import GatewaySettings
 from gateway.snapshots import Intake, Kept, Pull, Push
 from gateway.usage import Usage
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.ids import new_id
 from services.chassis.metrics import gauge
-from services.chassis.principal import PrincipalSigner
+from services.chassis.principal import Principal, PrincipalSigner
 
 API_VERSION = "v1"
 _ACCOUNTS = accounts.DESCRIPTOR.services_by_name["AccountsService"].full_name
+_SESSIONS = sessions.DESCRIPTOR.services_by_name["SessionService"].full_name
 _APPS = apps.DESCRIPTOR.services_by_name["AppService"].full_name
+_BINDING = binding.DESCRIPTOR.services_by_name["BindingService"].full_name
 _ANALYTICS = analytics.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 _SERVING = rollout.DESCRIPTOR.services_by_name["ServingService"].full_name
 _MARK_SECONDS = 1.0
@@ -141,13 +147,25 @@ class Gateway:
             heartbeat_seconds=settings.heartbeat_seconds,
         )
         ofrep = Ofrep(admissions=admissions, tokens=tokens, limits=limits, clock=clock, events=events)
-        login = Login(
-            tokens=tokens,
-            clock=clock,
-            authenticate_client=self._authenticate_client,
-            authenticate_member=self._authenticate_member,
+        tries = LoginTries(
             by_account=TokenBuckets(settings.login_rate, _LOGIN_BURST),
             by_address=TokenBuckets(settings.login_address_rate, _ADDRESS_BURST),
+        )
+        login = Login(tokens=tokens, clock=clock, tries=tries, authenticate_client=self._authenticate_client)
+        member_sessions = Sessions(
+            tokens=tokens,
+            clock=clock,
+            tries=tries,
+            open_session=self._open_session,
+            refresh_session=self._refresh_session,
+        )
+        invitations = Invitations(
+            admissions=admissions,
+            exposures=exposures,
+            limits=limits,
+            open_invitation=self._open_invitation,
+            complete_invitation=self._complete_invitation,
+            secure=settings.public_url.startswith("https://"),
         )
         comments = read_comments(_stub_descriptors() if descriptors is None else descriptors)
         document = build_openapi(methods, comments, server=settings.public_url, version=API_VERSION)
@@ -164,7 +182,7 @@ class Gateway:
         )
         own: Mapping[str, ASGIApp] = {
             "/": _Own(GET=health.landing),
-            "/bound": _Own(GET=bound),
+            "/bound": _Own(GET=invitations.bound),
             "/healthz": _Own(GET=health.live),
             "/readyz": _Own(GET=health.ready),
             "/openz": _Own(GET=health.open),
@@ -175,7 +193,8 @@ class Gateway:
                 )
             ),
             "/oauth2/token": _Own(POST=login.token),
-            "/v1/sessions": _Own(POST=login.session),
+            "/v1/sessions": _Own(POST=member_sessions.open),
+            "/v1/sessions:refresh": _Own(POST=member_sessions.refresh),
             "/.well-known/jwks.json": _Own(GET=_fixed(_dump(keys.jwks), "application/json")),
             "/.well-known/oauth-authorization-server": _Own(
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
@@ -183,7 +202,9 @@ class Gateway:
             EVENTS_PATH: events,
         }
         self.app = Observe(
-            _Paths(own, ofrep, api), answered=self._usage.answered, leaving=lambda: health.leaving
+            _Paths(own, {OFREP_PATH: ofrep, INVITATIONS_PATH: invitations}, api),
+            answered=self._usage.answered,
+            leaving=lambda: health.leaving,
         )
 
     @asynccontextmanager
@@ -270,6 +291,20 @@ class Gateway:
             "analytics", f"/{_ANALYTICS}/RecordUsage", request, analytics.RecordUsageResponse, GATEWAY
         )
 
+    async def _open_invitation(
+        self, request: binding.OpenInvitationRequest, caller: Principal
+    ) -> binding.OpenInvitationResponse:
+        return await self._backends.ask(
+            "accounts", f"/{_BINDING}/OpenInvitation", request, binding.OpenInvitationResponse, caller
+        )
+
+    async def _complete_invitation(
+        self, request: binding.CompleteInvitationRequest, caller: Principal
+    ) -> binding.CompleteInvitationResponse:
+        return await self._backends.ask(
+            "accounts", f"/{_BINDING}/CompleteInvitation", request, binding.CompleteInvitationResponse, caller
+        )
+
     async def _authenticate_client(self, request: accounts.AuthenticateClientRequest) -> accounts.Identity:
         return await self._backends.ask(
             "accounts", f"/{_ACCOUNTS}/AuthenticateClient", request, accounts.Identity, GATEWAY
@@ -280,9 +315,14 @@ class Gateway:
             "accounts", f"/{_APPS}/ListRevocations", request, apps.ListRevocationsResponse, GATEWAY
         )
 
-    async def _authenticate_member(self, request: accounts.AuthenticateMemberRequest) -> accounts.Identity:
+    async def _open_session(self, request: sessions.OpenSessionRequest) -> sessions.OpenedSession:
         return await self._backends.ask(
-            "accounts", f"/{_ACCOUNTS}/AuthenticateMember", request, accounts.Identity, GATEWAY
+            "accounts", f"/{_SESSIONS}/OpenSession", request, sessions.OpenedSession, GATEWAY
+        )
+
+    async def _refresh_session(self, request: sessions.RefreshSessionRequest) -> sessions.OpenedSession:
+        return await self._backends.ask(
+            "accounts", f"/{_SESSIONS}/RefreshSession", request, sessions.OpenedSession, GATEWAY
         )
 
 
@@ -306,17 +346,19 @@ class _Own:
 
 
 class _Paths:
-    """Our own paths, OFREP's, and the protos' for all others."""
+    """Our own paths; what is below a prefix; the protos' for all others."""
 
-    def __init__(self, own: Mapping[str, ASGIApp], ofrep: ASGIApp, rest: ASGIApp) -> None:
+    def __init__(self, own: Mapping[str, ASGIApp], below: Mapping[str, ASGIApp], rest: ASGIApp) -> None:
         self._own = own
-        self._ofrep = ofrep
+        self._below = below
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        flags = path == OFREP_PATH or path.startswith(f"{OFREP_PATH}/")
-        await self._own.get(path, self._ofrep if flags else self._rest)(scope, receive, send)
+        below = (
+            app for prefix, app in self._below.items() if path == prefix or path.startswith(f"{prefix}/")
+        )
+        await self._own.get(path, next(below, self._rest))(scope, receive, send)
 
 
 def _fixed(content: bytes, media_type: str, headers: Mapping[str, str] | None = None) -> Handler:

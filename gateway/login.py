@@ -1,11 +1,10 @@
-"""Where access tokens are got: `POST /oauth2/token` for clients, `POST /v1/sessions` for members."""
+"""Where clients get access tokens: `POST /oauth2/token`. Members: see `gateway.sessions`."""
 
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 from numerator.accounts.v1 import accounts_pb2 as pb
@@ -14,17 +13,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from gateway import metrics
-from gateway.errors import Problem, invalid, whole_seconds
-from gateway.identity import CLIENT_LIFETIME, MEMBER_LIFETIME, AccessTokens
+from gateway.errors import Problem, whole_seconds
+from gateway.identity import CLIENT_LIFETIME, AccessTokens
 from gateway.limits import Body, TokenBuckets
-from gateway.transcoding import parse_json
 from services.chassis.clock import Clock
 from services.chassis.principal import Principal
 
-_BODY_BYTES = 16 * 1024
-_NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
+BODY_BYTES = 16 * 1024
+NO_STORE = {"cache-control": "no-store", "pragma": "no-cache"}
 AuthenticateClient = Callable[[pb.AuthenticateClientRequest], Awaitable[pb.Identity]]
-AuthenticateMember = Callable[[pb.AuthenticateMemberRequest], Awaitable[pb.Identity]]
 
 
 class OAuthError(Exception):
@@ -36,25 +33,43 @@ class OAuthError(Exception):
         self.status = status
 
 
+class LoginTries:
+    """Limits tries to log in, in this process's memory, by account and by address. Accounts counts failed ones exactly."""
+
+    def __init__(self, *, by_account: TokenBuckets, by_address: TokenBuckets) -> None:
+        self._by_account = by_account
+        self._by_address = by_address
+
+    def count(self, request: Request, account: str = "") -> None:
+        """Count a try, before a secret is looked at. Raises 429 `TOO_MANY_LOGINS`."""
+        address = request.client.host if request.client else ""
+        waits = [self._by_address.take(address), self._by_account.take(account) if account else None]
+        wait = max((each for each in waits if each is not None), default=None)
+        if wait is not None:
+            metrics.limited.add(1, {"limit": "login"})
+            raise Problem(
+                429,
+                "TOO_MANY_LOGINS",
+                f"too many tries to log in; try again in {whole_seconds(wait)} s",
+                retry_after=max(wait, timedelta(seconds=1)),
+            )
+
+
 class Login:
-    """The endpoints that give access tokens. Tries are limited, in this process's memory, by account and by address."""
+    """The endpoint that gives clients access tokens."""
 
     def __init__(
         self,
         *,
         tokens: AccessTokens,
         clock: Clock,
+        tries: LoginTries,
         authenticate_client: AuthenticateClient,
-        authenticate_member: AuthenticateMember,
-        by_account: TokenBuckets,
-        by_address: TokenBuckets,
     ) -> None:
         self._tokens = tokens
         self._clock = clock
+        self._tries = tries
         self._authenticate_client = authenticate_client
-        self._authenticate_member = authenticate_member
-        self._by_account = by_account
-        self._by_address = by_address
 
     async def token(self, request: Request) -> Response:
         """OAuth2 client credentials (RFC 6749, section 4.4)."""
@@ -83,56 +98,16 @@ class Login:
             raise OAuthError("invalid_request", "grant_type is missing")
         if grant != "client_credentials":
             raise OAuthError("unsupported_grant_type", "only client_credentials is offered")
-        self._slow_down(request, f"client {client_id}")
+        self._tries.count(request, f"client {client_id}")
         identity = await self._authenticate_client(
             pb.AuthenticateClientRequest(client_id=client_id, client_secret=secret)
         )
-        principal = _principal(identity, set(form["scope"].split()) if form.get("scope") else None)
+        principal = principal_of(identity, set(form["scope"].split()) if form.get("scope") else None)
         token = self._tokens.issue(principal, CLIENT_LIFETIME, self._clock.now(), identity)
-        return JSONResponse(token.reply(), headers=_NO_STORE)
-
-    async def session(self, request: Request) -> Response:
-        """Log a member in with address and password."""
-        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise Problem(415, "UNSUPPORTED_MEDIA_TYPE", "the body must be application/json")
-        tree = parse_json(
-            await Body(request.receive, _BODY_BYTES, request.headers.get("content-length")).whole()
-        )
-        if not isinstance(tree, dict):
-            raise invalid("body", "must be a JSON object")
-        for name in tree.keys() - {"email", "password"}:
-            raise invalid(name, "is no field of this request", "UNKNOWN_FIELD")
-        email, password = _text(tree, "email"), _text(tree, "password")
-        self._slow_down(request, f"member {email}")
-        identity = await self._authenticate_member(
-            pb.AuthenticateMemberRequest(email=email, password=password)
-        )
-        principal = _principal(identity, None)
-        token = self._tokens.issue(principal, MEMBER_LIFETIME, self._clock.now(), identity)
-        reply: dict[str, Any] = {
-            **token.reply(),
-            "member": principal.subject,
-            "enterprise": principal.enterprise,
-            "roles": sorted(principal.roles),
-        }
-        return JSONResponse(reply, headers=_NO_STORE)
-
-    def _slow_down(self, request: Request, account: str) -> None:
-        """Count a try, before a password is looked at: guessing is slow for an address and for an account."""
-        address = request.client.host if request.client else ""
-        waits = [self._by_address.take(address), self._by_account.take(account)]
-        wait = max((each for each in waits if each is not None), default=None)
-        if wait is not None:
-            metrics.limited.add(1, {"limit": "login"})
-            raise Problem(
-                429,
-                "TOO_MANY_LOGINS",
-                f"too many tries to log in; try again in {whole_seconds(wait)} s",
-                retry_after=max(wait, timedelta(seconds=1)),
-            )
+        return JSONResponse(token.reply(), headers=NO_STORE)
 
 
-def _principal(identity: pb.Identity, wanted: set[str] | None) -> Principal:
+def principal_of(identity: pb.Identity, wanted: set[str] | None = None) -> Principal:
     """The principal of an identity, with the scopes that were asked for. Raises `invalid_scope`."""
     scopes = frozenset(identity.scopes)
     grants = {grant.right: frozenset(grant.groups) for grant in identity.grants}
@@ -149,6 +124,7 @@ def _principal(identity: pb.Identity, wanted: set[str] | None) -> Principal:
         roles=frozenset(options_pb2.Role.Name(role) for role in identity.roles),
         scopes=scopes,
         grants=grants,
+        session=identity.session,
     )
 
 
@@ -158,7 +134,7 @@ async def _form(request: Request) -> dict[str, str]:
         != "application/x-www-form-urlencoded"
     ):
         raise OAuthError("invalid_request", "the body must be application/x-www-form-urlencoded")
-    body = await Body(request.receive, _BODY_BYTES, request.headers.get("content-length")).whole()
+    body = await Body(request.receive, BODY_BYTES, request.headers.get("content-length")).whole()
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=20)
     except ValueError:
@@ -194,13 +170,5 @@ def _oauth_error(error: str, description: str, status: int, headers: dict[str, s
     # RFC 6749 allows printable ASCII without quote and backslash in a description.
     plain = "".join(each if " " <= each <= "~" and each not in '"\\' else "'" for each in description)
     return JSONResponse(
-        {"error": error, "error_description": plain}, status_code=status, headers={**_NO_STORE, **headers}
+        {"error": error, "error_description": plain}, status_code=status, headers={**NO_STORE, **headers}
     )
-
-
-def _text(tree: dict[str, Any], name: str) -> str:
-    value = tree.get(name)
-    # JSON can say half of a surrogate pair, which is no character.
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise invalid(name, "must be a string of printable characters that is not empty")
-    return value

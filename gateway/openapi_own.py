@@ -17,6 +17,12 @@ def _problems(*statuses: int) -> Json:
     return {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in statuses}
 
 
+def _pages(*statuses: int) -> Json:
+    """Pages for people, which say what happened and what to do."""
+    page = {"description": "A page for people.", "content": {"text/html": {"schema": {"type": "string"}}}}
+    return {str(status): page for status in statuses}
+
+
 _TEXT = {"type": "string"}
 _TOKEN = {
     "access_token": {"type": "string", "description": "Send it as `Authorization: Bearer …`."},
@@ -79,12 +85,33 @@ OWN_SCHEMAS: dict[str, Json] = {
         "required": ["access_token", "token_type", "expires_in", "scope"],
         "properties": _TOKEN,
     },
-    "Session": {
+    "MemberSession": {
         "type": "object",
         "description": "A member's access token, and who the member is.",
-        "required": ["access_token", "token_type", "expires_in", "scope", "member", "enterprise", "roles"],
+        "required": [
+            "access_token",
+            "token_type",
+            "expires_in",
+            "scope",
+            "refresh_token",
+            "refresh_expires_in",
+            "session",
+            "member",
+            "enterprise",
+            "roles",
+        ],
         "properties": {
             **_TOKEN,
+            "refresh_token": {
+                "type": "string",
+                "description": "Gets the next access token, once, at `POST /v1/sessions:refresh`. Shown a second time it ends "
+                "the session, because then somebody has a copy.",
+            },
+            "refresh_expires_in": {
+                "type": "integer",
+                "description": "Seconds until the session ends, unless it is refreshed.",
+            },
+            "session": {"type": "string", "description": "Its name, by which it can be ended."},
             "member": _TEXT,
             "enterprise": _TEXT,
             "roles": {"type": "array", "items": _TEXT},
@@ -234,7 +261,8 @@ OWN_PATHS: dict[str, Json] = {
             "operationId": "gateway.CreateSession",
             "tags": ["identity"],
             "summary": "Log a member in",
-            "description": "The token lives for an hour. Tries are limited by account and by address.",
+            "description": "The access token lives for 10 minutes; refresh it at `POST /v1/sessions:refresh`. Who has a second "
+            "factor sends its code as `totp`: without it, 401 `TOTP_REQUIRED`. Tries are limited by account and by address.",
             "security": [],
             "requestBody": {
                 "required": True,
@@ -247,15 +275,81 @@ OWN_PATHS: dict[str, Json] = {
                             "properties": {
                                 "email": {"type": "string", "minLength": 1, "maxLength": 254},
                                 "password": {"type": "string", "minLength": 1, "maxLength": 200},
+                                "totp": {"type": "string", "minLength": 1, "maxLength": 100},
                             },
                         }
                     }
                 },
             },
             "responses": {
-                "200": _json(_ref("Session"), "The session."),
+                "200": _json(_ref("MemberSession"), "The session."),
                 **_problems(400, 401, 413, 415, 429, 431, 500, 503, 504),
             },
+        }
+    },
+    "/v1/sessions:refresh": {
+        "post": {
+            "operationId": "gateway.RefreshSession",
+            "tags": ["identity"],
+            "summary": "Get a member's next access token",
+            "description": "Takes the newest refresh token and gives another one in its place. 401 `SESSION_ENDED`: log in "
+            "again. One after the other: a refresh token that is shown twice ends the session.",
+            "security": [],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["refresh_token"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "refresh_token": {"type": "string", "minLength": 1, "maxLength": 200},
+                            },
+                        }
+                    }
+                },
+            },
+            "responses": {
+                "200": _json(_ref("MemberSession"), "The session."),
+                **_problems(400, 401, 413, 415, 429, 431, 500, 503, 504),
+            },
+        }
+    },
+    "/invitations/{enterprise}/{token}": {
+        "get": {
+            "operationId": "gateway.OpenInvitation",
+            "tags": ["identity"],
+            "summary": "Open an invitation to bind an account",
+            "description": "For browsers: an account's holder comes here by the link of an invitation. Starts a binding for this "
+            "browser, which a cookie proves, and sends it to the network. Other answers are pages that say what to do.",
+            "security": [],
+            "parameters": [
+                {"name": name, "in": "path", "required": True, "schema": _TEXT}
+                for name in ("enterprise", "token")
+            ],
+            "responses": {
+                "302": {
+                    "description": "To the network's page, on which the holder agrees.",
+                    "headers": {"Location": {"description": "The network's page.", "schema": _TEXT}},
+                },
+                **_pages(403, 404, 409, 429, 503, 504),
+                **_problems(431, 500),
+            },
+        }
+    },
+    "/bound": {
+        "get": {
+            "operationId": "gateway.Bound",
+            "tags": ["identity"],
+            "summary": "Come back from the network",
+            "description": "For browsers: where a network sends the holder of an account back to. Completes the binding that an "
+            "invitation has started in this browser; for other bindings it shows what to complete them with.",
+            "security": [],
+            "parameters": [
+                {"name": name, "in": "query", "schema": _TEXT} for name in ("state", "code", "error", "iss")
+            ],
+            "responses": {**_pages(200, 400, 403, 404, 409, 429, 503, 504), **_problems(431, 500)},
         }
     },
     "/.well-known/jwks.json": {

@@ -1,6 +1,7 @@
 """A partner app's view of the platform: HTTP, JSON, bearer tokens, problem+json. Knows nothing that OpenAPI does not say."""
 
 import json
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -26,21 +27,72 @@ class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
         self.reason: str = body.get("reason", "")
 
 
-class Gateway:
-    """One caller of the gateway. `token` is the bearer token, or empty for nobody in particular."""
+class Bearer(httpx.Auth):
+    """Sends a bearer token with each request. Empty: that of nobody in particular."""
 
-    def __init__(self, url: str, token: str = "", *, timeout: float = 30) -> None:
+    def __init__(self, token: str = "") -> None:
+        self._token = token
+
+    @property
+    def token(self) -> str:
+        """The token at present."""
+        return self._token
+
+    def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override]  # nothing is sent back
+        if token := self.token:
+            request.headers["authorization"] = f"Bearer {token}"
+        yield request
+
+
+class Session(Bearer):
+    """A member's session. Its token is refreshed long before it expires; where that fails, the member logs in again."""
+
+    def __init__(self, url: str, email: str, password: str) -> None:
+        super().__init__()
+        self._url = url
+        self._login = {"email": email, "password": password}
+        self._lock = threading.Lock()  # a refresh token works once: two threads must not show the same
+        self._take(self._post("/v1/sessions", self._login))
+
+    @property
+    def token(self) -> str:
+        with self._lock:
+            if time.monotonic() > self._stale:
+                try:
+                    self._take(self._post("/v1/sessions:refresh", {"refresh_token": self._refresh_token}))
+                except Problem as problem:
+                    # The answer of a refresh before may have been lost, and then its token was used.
+                    if problem.reason != "SESSION_ENDED":
+                        raise
+                    self._take(self._post("/v1/sessions", self._login))
+            return self._token
+
+    def _post(self, path: str, body: Json) -> Json:
+        return read_json(patiently(lambda: httpx.post(f"{self._url}{path}", json=body, timeout=30)))
+
+    def _take(self, opened: Json) -> None:
+        self._token = opened["access_token"]
+        self._refresh_token: str = opened["refresh_token"]
+        self._stale = time.monotonic() + opened["expires_in"] / 2
+
+
+class Gateway:
+    """One caller of the gateway, whom `bearer` says: a token, a session, or by default nobody in particular."""
+
+    def __init__(self, url: str, bearer: str | Bearer = "", *, timeout: float = 30) -> None:
         self.url = url
-        self.token = token
-        self._http = httpx.Client(
-            base_url=url, timeout=timeout, headers={"authorization": f"Bearer {token}"} if token else {}
-        )
+        self._bearer = bearer if isinstance(bearer, Bearer) else Bearer(bearer)
+        self._http = httpx.Client(base_url=url, timeout=timeout, auth=self._bearer)
         weakref.finalize(self, self._http.close)  # callers come and go; nobody has to close them
+
+    @property
+    def token(self) -> str:
+        """The bearer token at present."""
+        return self._bearer.token
 
     def login(self, email: str, password: str) -> "Gateway":
         """Log a member in."""
-        session = self.post("/v1/sessions", {"email": email, "password": password})
-        return Gateway(self.url, session["access_token"])
+        return Gateway(self.url, Session(self.url, email, password))
 
     def client(self, client_id: str, secret: str) -> "Gateway":
         """Authenticate a partner app or an operator by OAuth2 client credentials."""
@@ -49,11 +101,11 @@ class Gateway:
             data={"grant_type": "client_credentials"},
             auth=httpx.BasicAuth(client_id, secret),
         )
-        return Gateway(self.url, self._json(answer)["access_token"])
+        return Gateway(self.url, read_json(answer)["access_token"])
 
     def get(self, path: str, **query: Any) -> Json:
         """Read."""
-        return self._json(patiently(lambda: self._http.get(path, params=query)))
+        return read_json(patiently(lambda: self._http.get(path, params=query)))
 
     def list(self, path: str, field: str, **query: Any) -> Iterator[Json]:
         """Read all pages of a list."""
@@ -72,17 +124,17 @@ class Gateway:
         `once` is for what the API takes a single time, as an authorization code: no key, no second try.
         """
         if once:
-            return self._json(self._http.post(path, json=body or {}))
+            return read_json(self._http.post(path, json=body or {}))
         headers = {"idempotency-key": str(uuid4())}
-        return self._json(patiently(lambda: self._http.post(path, json=body or {}, headers=headers)))
+        return read_json(patiently(lambda: self._http.post(path, json=body or {}, headers=headers)))
 
     def delete(self, path: str) -> Json:
         """Delete."""
-        return self._json(self._http.delete(path))
+        return read_json(self._http.delete(path))
 
     def upload(self, path: str, lines: Iterable[bytes], *, timeout: float = 300) -> Json:
         """Stream JSON Lines."""
-        return self._json(
+        return read_json(
             self._http.post(
                 path, content=iter(lines), headers={"content-type": "application/x-ndjson"}, timeout=timeout
             )
@@ -99,17 +151,18 @@ class Gateway:
         with self._http.stream("GET", path, params=query, headers={"accept": "text/event-stream"}) as stream:
             if stream.status_code != httpx.codes.OK:
                 stream.read()
-                self._json(stream)
+                read_json(stream)
             for line in stream.iter_lines():
                 if line.startswith("data:"):
                     yield json.loads(line.removeprefix("data:"))
 
-    @staticmethod
-    def _json(answer: httpx.Response) -> Json:
-        body: Json = answer.json() if answer.content else {}
-        if answer.is_success:
-            return body
-        raise Problem(answer.status_code, body)
+
+def read_json(answer: httpx.Response) -> Json:
+    """The body of an answer. Raises Problem for one that is none."""
+    body: Json = answer.json() if answer.content else {}
+    if answer.is_success:
+        return body
+    raise Problem(answer.status_code, body)
 
 
 def patiently(call: Callable[[], httpx.Response]) -> httpx.Response:

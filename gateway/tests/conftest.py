@@ -13,14 +13,21 @@ import pytest_asyncio
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
+from numerator.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    apps_pb2,
+    apps_pb2_grpc,
+    sessions_pb2,
+    sessions_pb2_grpc,
+)
 from numerator.analytics.v1 import analytics_pb2, analytics_pb2_grpc
 from numerator.rollout.v1 import serving_pb2, serving_pb2_grpc
 
 from gateway.app import Gateway
 from gateway.http_protocol import bounded_protocol
 from gateway.settings import GatewaySettings
-from gateway.tests.fakes import Accounts, Analytics, Apps, Boxes, Rollouts, api
+from gateway.tests.fakes import Accounts, Analytics, Apps, Boxes, Rollouts, Sessions, api
 from gateway.tests.snapshots_made import Told, document, envelope, record
 from services.chassis.rpc.server import Server
 from services.chassis.testing.rpc import telemetry
@@ -43,6 +50,7 @@ class Services:
     rollouts: Rollouts
     analytics: Analytics
     apps: Apps
+    sessions: Sessions
     address: str
 
 
@@ -55,7 +63,7 @@ def _open(rollouts: Rollouts) -> None:
 @pytest.fixture(scope="session")
 def service_servers():
     """One server with all fakes, for the whole run."""
-    boxes, rollouts, analytics, apps = Boxes(), Rollouts(), Analytics(), Apps()
+    boxes, rollouts, analytics, apps, sessions = Boxes(), Rollouts(), Analytics(), Apps(), Sessions()
     _open(rollouts)
     settings = SimpleNamespace(
         grpc_address="127.0.0.1:0",
@@ -80,6 +88,11 @@ def service_servers():
             apps_pb2.DESCRIPTOR.services_by_name["AppService"],
         )
         .add(
+            sessions_pb2_grpc.add_SessionServiceServicer_to_server,
+            sessions,
+            sessions_pb2.DESCRIPTOR.services_by_name["SessionService"],
+        )
+        .add(
             serving_pb2_grpc.add_ServingServiceServicer_to_server,
             rollouts,
             serving_pb2.DESCRIPTOR.services_by_name["ServingService"],
@@ -91,7 +104,7 @@ def service_servers():
         )
     )
     server.start()
-    yield Services(boxes, rollouts, analytics, apps, f"127.0.0.1:{server.port}")
+    yield Services(boxes, rollouts, analytics, apps, sessions, f"127.0.0.1:{server.port}")
     server.stop(1)
 
 
@@ -103,6 +116,7 @@ def services(service_servers):
     rollouts.__init__()
     service_servers.analytics.__init__()
     service_servers.apps.__init__()
+    service_servers.sessions.__init__()
     _open(rollouts)
     yield service_servers
     boxes.slow.set()
@@ -134,6 +148,7 @@ async def serving(settings: GatewaySettings, *, informed: bool = True):
             api.pb.DESCRIPTOR,
             accounts_pb2.DESCRIPTOR,
             apps_pb2.DESCRIPTOR,
+            sessions_pb2.DESCRIPTOR,
             analytics_pb2.DESCRIPTOR,
             serving_pb2.DESCRIPTOR,
         ],

@@ -1,12 +1,13 @@
 """Services that the gateway's tests stand before: real gRPC servers of the chassis, with made-up insides."""
 
 import threading
+import time
 from collections.abc import Iterator
 
 from google.api import httpbody_pb2
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
-from numerator.accounts.v1 import apps_pb2, apps_pb2_grpc
+from numerator.accounts.v1 import apps_pb2, apps_pb2_grpc, sessions_pb2, sessions_pb2_grpc
 from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.analytics.v1 import analytics_pb2_grpc as analytics_grpc
 from numerator.options.v1 import options_pb2
@@ -94,19 +95,7 @@ class Boxes(api.grpc.BoxServiceServicer):
 
 
 class Accounts(accounts_grpc.AccountsServiceServicer):
-    """Knows one member, one client, one operator."""
-
-    def AuthenticateMember(self, request, context):
-        if (request.email, request.password) != ("a@b.c", "pässword"):
-            raise ServiceError(
-                Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown address or wrong password"
-            )
-        return accounts.Identity(
-            kind=options_pb2.MEMBER,
-            subject="enterprises/x/members/m",
-            enterprise="enterprises/x",
-            roles=[options_pb2.OWNER],
-        )
+    """Knows one client and one operator."""
 
     def AuthenticateClient(self, request, context):
         known = {
@@ -129,6 +118,43 @@ class Accounts(accounts_grpc.AccountsServiceServicer):
         if identity is None:
             raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown client or wrong secret")
         return identity
+
+
+class Sessions(sessions_pb2_grpc.SessionServiceServicer):
+    """Knows one member, whose refresh tokens count up, and remembers what gateways ask."""
+
+    def __init__(self) -> None:
+        self.requests: list = []
+        self.refreshed = 0
+
+    def OpenSession(self, request, context):
+        self.requests.append(request)
+        if (request.email, request.password) != ("a@b.c", "pässword"):
+            raise ServiceError(
+                Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown address or wrong password"
+            )
+        return self._opened()
+
+    def RefreshSession(self, request, context):
+        self.requests.append(request)
+        if request.refresh_token != f"refresh-{self.refreshed}":
+            raise ServiceError(Kind.UNAUTHENTICATED, "SESSION_ENDED", "the session has ended: log in again")
+        self.refreshed += 1
+        return self._opened()
+
+    def _opened(self):
+        identity = accounts.Identity(
+            kind=options_pb2.MEMBER,
+            subject="enterprises/x/members/m",
+            enterprise="enterprises/x",
+            roles=[options_pb2.OWNER],
+            session="s1",
+        )
+        session = sessions_pb2.Session(name="enterprises/x/members/m/sessions/s1")
+        session.expire_time.FromSeconds(int(time.time()) + 3600)
+        return sessions_pb2.OpenedSession(
+            session=session, identity=identity, refresh_token=f"refresh-{self.refreshed}"
+        )
 
 
 class Apps(apps_pb2_grpc.AppServiceServicer):

@@ -111,7 +111,7 @@ async def test_client__errors(http, request_, status, error):
 
 
 async def test_member__session(http):
-    """A member gets a token for an hour, and hears who they are."""
+    """A member gets a token for ten minutes and one to refresh it with, and hears who they are."""
     answer = await http.post("/v1/sessions", json={"email": "a@b.c", "password": "pässword"})
 
     session = answer.json()
@@ -120,7 +120,38 @@ async def test_member__session(http):
         "enterprises/x",
         ["OWNER"],
     )
-    assert session["expires_in"] == 3600
+    assert session["expires_in"] == 600
+    assert 3590 <= session["refresh_expires_in"] <= 3600
+    assert session["session"] == "enterprises/x/members/m/sessions/s1"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+async def test_member__refreshes_the_session(gateway, services, member):
+    """The next tokens come for the newest refresh token; services hear of the session, and of the device when it is refreshed."""
+    opened = await gateway.http.post("/v1/sessions", json={"email": "a@b.c", "password": "pässword"})
+    refreshed = await gateway.http.post(
+        "/v1/sessions:refresh",
+        json={"refresh_token": opened.json()["refresh_token"]},
+        headers={"user-agent": "browser/1"},
+    )
+    assert refreshed.status_code == 200
+    assert refreshed.json()["refresh_token"] != opened.json()["refresh_token"]
+    asked = services.sessions.requests[-1]
+    assert (asked.user_agent, asked.address) == ("browser/1", "127.0.0.1")
+    headers = {"authorization": f"Bearer {refreshed.json()['access_token']}"}
+    await gateway.http.get("/v1/boxes/b", headers=headers)
+    assert services.boxes.principals[-1].session == "s1"
+
+    old = {"refresh_token": opened.json()["refresh_token"]}
+    await problem(await gateway.http.post("/v1/sessions:refresh", json=old), 401, "SESSION_ENDED")
+    await problem(await gateway.http.post("/v1/sessions:refresh", json={}), 400, "INVALID_ARGUMENT")
+
+
+async def test_member__second_factor_is_passed_on(http, services):
+    """With the code when there is one, and without the field when not."""
+    for more in ({}, {"totp": "123456"}):
+        await http.post("/v1/sessions", json={"email": "a@b.c", "password": "pässword", **more})
+        assert services.sessions.requests[-1].totp == more.get("totp", "")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from numerator.accounts.v1 import (
     grants_pb2_grpc,
     groups_pb2,
     groups_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     vault_pb2,
@@ -27,6 +29,7 @@ from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.binding import BindingServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
+from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
 from services.accounts.settings import Settings
@@ -44,6 +47,7 @@ from services.chassis.telemetry import Telemetry
 def serve(settings: Settings, telemetry: Telemetry) -> int:
     """Serve gRPC until SIGTERM; returns the exit code."""
     database = Database(settings.database_url.get_secret_value(), schema="accounts", max_size=16)
+    vault = Vault(settings.open_master_keys())
     binder = Binder(
         database,
         {
@@ -54,7 +58,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
         },
         servers=settings.network_servers,
         redirect_uri=settings.binding_redirect_uri,
-        vault=Vault(settings.open_master_keys()),
+        vault=vault,
         publishing_key=load_public_key(settings.publishing_public_key),
     )
     staff = {"operator": settings.operator_secret, **settings.operators}
@@ -66,7 +70,13 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     server.add(accounts_pb2_grpc.add_AccountsServiceServicer_to_server, servicer, service)
     server.add(apps_pb2_grpc.add_AppServiceServicer_to_server, AppServicer(database), apps)
     sessions = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
-    server.add(sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database), sessions)
+    server.add(
+        sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database, vault), sessions
+    )
+    members = members_pb2.DESCRIPTOR.services_by_name["MemberService"]
+    server.add(
+        members_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(database, vault), members
+    )
     inviter = Inviter(database, binder, redirect_uri=settings.binding_redirect_uri)
     binding = binding_pb2.DESCRIPTOR.services_by_name["BindingService"]
     server.add(

@@ -4,6 +4,7 @@ from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
 from services.accounts import metrics
 from services.accounts.store.clients import purge_old_secrets
+from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
 from services.accounts.usecases import accounts, invitations
@@ -39,5 +40,6 @@ class Worker:
             purge_revocations(tx)
             purge_old_secrets(tx)
             purge_sessions(tx)
+            purge_invitations(tx)
             invitations.purge(tx)
             purge(tx, tx.now)

@@ -45,3 +45,47 @@ create table login_tries (
   forget_time timestamptz not null
 );
 create index login_tries_by_age on login_tries (forget_time);
+
+-- Invitations of members, until they are accepted or revoked. The token itself is only in the answer; here is its SHA-256.
+create table member_invitations (
+  enterprise text not null references enterprises,
+  name text not null,
+  token_hash bytea not null,
+  email text not null,
+  role text not null check (role in ('OWNER', 'ADMIN', 'EDITOR', 'RESPONDER', 'ANALYST')),
+  inviter text not null,
+  create_time timestamptz not null,
+  expire_time timestamptz not null,
+  primary key (enterprise, name)
+);
+create index member_invitations_by_token on member_invitations (token_hash);
+create index member_invitations_by_age on member_invitations (enterprise, create_time, name);
+create index member_invitations_by_inviter on member_invitations (enterprise, inviter);
+create index member_invitations_by_expiry on member_invitations (expire_time);
+select chassis_tenant_table('member_invitations');
+
+-- Second factors (RFC 6238). last_step: the 30 seconds of the newest code that was used; no code works twice.
+alter table enterprises add column second_factor_required boolean not null default false;
+alter table members add column totp_enabled boolean not null default false;
+create table second_factors (
+  enterprise text not null,
+  member text not null,
+  key_version int not null,
+  sealed_seed bytea not null,
+  last_step bigint not null,
+  create_time timestamptz not null,
+  primary key (enterprise, member),
+  foreign key (enterprise, member) references members (enterprise, name) on delete cascade,
+  foreign key (enterprise, key_version) references data_keys (enterprise, version)
+);
+create index second_factors_by_key on second_factors (enterprise, key_version);
+select chassis_tenant_table('second_factors');
+
+create table recovery_codes (
+  enterprise text not null,
+  member text not null,
+  hash bytea not null,
+  primary key (enterprise, member, hash),
+  foreign key (enterprise, member) references second_factors (enterprise, member) on delete cascade
+);
+select chassis_tenant_table('recovery_codes');

@@ -50,6 +50,7 @@ class Enterprise:
     Attributes:
         verification_note: what the operator who decided last wrote to it.
         revision: grows with every change.
+        second_factor_required: whether every member needs a second factor.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Enterprise:
     verification: Verification = Verification.NOT_REQUESTED
     verification_note: str = ""
     revision: int = 1
+    second_factor_required: bool = False
 
     def after(self, step: VerificationStep, *, note: str, now: datetime) -> Self:
         """

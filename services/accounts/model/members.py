@@ -25,13 +25,21 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A person who works for an enterprise. The address is in lower case, and unique over all enterprises."""
+    """
+    A person who works for an enterprise. The address is in lower case, and unique over all enterprises.
+
+    Attributes:
+        totp_enabled: whether each login needs a second factor.
+        revision: grows with every change of name or role.
+    """
 
     name: str
     email: str
     display_name: str
     role: Role
     create_time: datetime
+    totp_enabled: bool = False
+    revision: int = 1
 
 
 def normal_email(email: str) -> str:
@@ -54,6 +62,16 @@ def check_grant(granter: frozenset[str], role: Role) -> None:
             f"only an OWNER may give the role {role}",
             metadata={"role": role},
         )
+
+
+def last_owner(name: str) -> ServiceError:
+    """An enterprise without an OWNER would be nobody's."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION,
+        "LAST_OWNER",
+        f"{name} is the last OWNER: make somebody else one first",
+        metadata={"name": name},
+    )
 
 
 def email_taken() -> ServiceError:

@@ -52,6 +52,9 @@ class Device:
         return cls(network, "".join(filter(str.isprintable, user_agent))[:_AGENT_LENGTH])
 
 
+UNKNOWN_DEVICE = Device("", "")
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """

@@ -25,7 +25,7 @@ from services.accounts.model import (
 )
 from services.accounts.rpc import after, convert, page, without
 from services.accounts.store import groups as group_rows
-from services.accounts.usecases import clients, enterprises, groups, people
+from services.accounts.usecases import clients, enterprises, groups, members
 from services.accounts.usecases.binding import Binder, Redirect
 from services.chassis.clock import Clock
 from services.chassis.database import Database, Tenant, Transaction
@@ -156,7 +156,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
             return tx.once(
                 without(request, "password"),
                 lambda: convert.member(
-                    people.create_member(tx, member, password_hash, caller=call.principal)
+                    members.create_member(tx, member, password_hash, caller=call.principal)
                 ),
             )
 
@@ -203,14 +203,6 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
 
         with self._database.transaction(call.scope) as tx:
             return tx.once(request, delete)
-
-    def AuthenticateMember(
-        self, request: pb.AuthenticateMemberRequest, context: grpc.ServicerContext
-    ) -> pb.Identity:
-        with metrics.login("MEMBER"):
-            with self._database.transaction(current_call().scope) as tx:
-                login = people.find_login(tx, request.email)
-            return convert.identity(people.authenticate_member(login, SecretStr(request.password)))
 
     def AuthenticateClient(
         self, request: pb.AuthenticateClientRequest, context: grpc.ServicerContext

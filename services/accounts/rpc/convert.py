@@ -51,6 +51,8 @@ def member(model: Member) -> pb.Member:
         display_name=model.display_name,
         role=options_pb2.Role.Value(model.role),
         create_time=time(model.create_time),
+        totp_enabled=model.totp_enabled,
+        etag=etag_of(model.revision),
     )
 
 

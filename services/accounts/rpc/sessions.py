@@ -13,6 +13,7 @@ from services.accounts.rpc import after, convert, page
 from services.accounts.store import members as member_rows
 from services.accounts.store import sessions as session_rows
 from services.accounts.usecases import sessions
+from services.accounts.usecases.secrets import Vault
 from services.chassis.database import Database
 from services.chassis.paging import page_size
 from services.chassis.rpc.call import current_call
@@ -21,16 +22,19 @@ from services.chassis.rpc.call import current_call
 class SessionServicer(pb_grpc.SessionServiceServicer):
     """Serves `numerator.accounts.v1.SessionService`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
+        self._vault = vault
 
     def OpenSession(self, request: pb.OpenSessionRequest, context: grpc.ServicerContext) -> pb.OpenedSession:
         with metrics.login("MEMBER"):
             return _opened(
                 sessions.open_session(
                     self._database,
+                    self._vault,
                     email=request.email,
                     password=SecretStr(request.password),
+                    totp=request.totp,
                     device=Device.of(request.address, request.user_agent),
                 )
             )

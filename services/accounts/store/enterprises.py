@@ -93,4 +93,5 @@ def _enterprise(row: Row) -> Enterprise:
         verification=Verification(row["verification"]),
         verification_note=row["verification_note"],
         revision=row["revision"],
+        second_factor_required=row["second_factor_required"],
     )

@@ -79,12 +79,63 @@ def read_member_by_password(tx: Transaction, name: str, password_hash: str) -> M
     return _member(row) if row else None
 
 
-def replace_password_hash(tx: Transaction, name: str, *, before: str, after: str) -> None:
-    """Keep another hash of a member's password, if it still is `before`."""
+def lock_member(tx: Transaction, name: str) -> Member:
+    """A member, whom nobody else changes or reads for a token before this transaction ends. Raises NOT_FOUND."""
+    found = tx.execute(
+        "select * from members where enterprise = %s and name = %s for update", (enterprise_of(name), name)
+    )
+    return _member(only(found, name))
+
+
+def save_member(tx: Transaction, member: Member) -> None:
+    """Keep what may change of a member."""
     tx.execute(
+        """
+        update members set display_name = %s, role = %s, totp_enabled = %s, revision = %s, update_time = %s
+        where enterprise = %s and name = %s
+        """,
+        (
+            member.display_name,
+            member.role,
+            member.totp_enabled,
+            member.revision,
+            tx.now,
+            enterprise_of(member.name),
+            member.name,
+        ),
+    )
+
+
+def delete_member(tx: Transaction, name: str) -> None:
+    """Forget a member, with sessions and second factor."""
+    tx.execute("delete from members where enterprise = %s and name = %s", (enterprise_of(name), name))
+
+
+def count_owners(tx: Transaction, enterprise: str) -> int:
+    """How many OWNERs an enterprise has. Lock the enterprise first, or it may change before the transaction ends."""
+    found = tx.execute(
+        "select count(*) as count from members where enterprise = %s and role = 'OWNER'", (enterprise,)
+    )
+    count: int = found.fetchall()[0]["count"]
+    return count
+
+
+def read_login(tx: Transaction, name: str) -> Login:
+    """A member and what is kept of the password. Raises NOT_FOUND."""
+    found = tx.execute(
+        "select * from members where enterprise = %s and name = %s", (enterprise_of(name), name)
+    )
+    row = only(found, name)
+    return Login(_member(row), row["password_hash"])
+
+
+def replace_password_hash(tx: Transaction, name: str, *, before: str, after: str) -> bool:
+    """Keep another hash of a member's password, if it still is `before`. Returns whether it was."""
+    updated = tx.execute(
         "update members set password_hash = %s where enterprise = %s and name = %s and password_hash = %s",
         (after, enterprise_of(name), name, before),
     )
+    return updated.rowcount == 1
 
 
 def _member(row: Row) -> Member:
@@ -94,4 +145,6 @@ def _member(row: Row) -> Member:
         display_name=row["display_name"],
         role=Role(row["role"]),
         create_time=row["create_time"],
+        totp_enabled=row["totp_enabled"],
+        revision=row["revision"],
     )

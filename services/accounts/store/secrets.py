@@ -33,6 +33,7 @@ SEALED_TABLES = (
         "enterprise || '/bindings/' || encode(state_hash, 'hex')",
         {"sealed_verifier": "code_verifier"},
     ),
+    SealedTable("second_factors", "member", {"sealed_seed": "totp_seed"}),
 )
 """Wherever there are sealed secrets: what is not listed here is not rotated. A test holds it against the schema."""
 

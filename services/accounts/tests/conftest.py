@@ -18,6 +18,8 @@ from numerator.accounts.v1 import (
     grants_pb2_grpc,
     groups_pb2,
     groups_pb2_grpc,
+    members_pb2,
+    members_pb2_grpc,
     sessions_pb2,
     sessions_pb2_grpc,
     vault_pb2,
@@ -33,6 +35,7 @@ from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.binding import BindingServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
+from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
 from services.accounts.tests.world import (
@@ -68,6 +71,7 @@ def serve(
         database = make_database("accounts", clock=clock)
         fake, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
         kms = MasterKeys(MasterKey(os.urandom(32)))
+        vault = Vault(kms)
         vault = Vault(kms)
         binder = Binder(
             database,
@@ -117,8 +121,13 @@ def serve(
             ),
             Offer(
                 sessions_pb2_grpc.add_SessionServiceServicer_to_server,
-                SessionServicer(database),
+                SessionServicer(database, vault),
                 sessions_pb2.DESCRIPTOR.services_by_name["SessionService"],
+            ),
+            Offer(
+                members_pb2_grpc.add_MemberServiceServicer_to_server,
+                MemberServicer(database, vault),
+                members_pb2.DESCRIPTOR.services_by_name["MemberService"],
             ),
         )
         context = serving(*offers, **options)

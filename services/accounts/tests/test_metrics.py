@@ -3,6 +3,8 @@
 import grpc
 import pytest
 from numerator.accounts.v1 import accounts_pb2 as pb
+from numerator.accounts.v1 import sessions_pb2
+from numerator.accounts.v1.sessions_pb2_grpc import SessionServiceStub
 
 from services.accounts import metrics
 from services.accounts.tests.world import OPERATOR_SECRET, PASSWORD, World
@@ -33,8 +35,8 @@ def test_logins__count_by_who_and_how(world: World) -> None:
     log_in = world.as_(gateway())
 
     def member(password: str) -> None:
-        log_in.AuthenticateMember(
-            pb.AuthenticateMemberRequest(email="owner@tianshan.example", password=password)
+        SessionServiceStub(world.running.as_(gateway())).OpenSession(
+            sessions_pb2.OpenSessionRequest(email="owner@tianshan.example", password=password)
         )
 
     with (

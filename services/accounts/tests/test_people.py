@@ -4,6 +4,8 @@ import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from numerator.accounts.v1 import accounts_pb2 as pb
+from numerator.accounts.v1 import sessions_pb2
+from numerator.accounts.v1.sessions_pb2_grpc import SessionServiceStub
 from numerator.options.v1 import options_pb2
 
 from services.accounts.model import CLIENT_SCOPES, NETWORK_SCOPES
@@ -21,9 +23,8 @@ from services.chassis.testing.servers import ROOT
 
 
 def log_in(world: World, email: str, password: str = PASSWORD) -> pb.Identity:
-    return world.as_(gateway()).AuthenticateMember(
-        pb.AuthenticateMemberRequest(email=email, password=password)
-    )
+    stub = SessionServiceStub(world.running.as_(gateway()))
+    return stub.OpenSession(sessions_pb2.OpenSessionRequest(email=email, password=password)).identity
 
 
 def authenticate(world: World, client_id: str, secret: str) -> pb.Identity:
@@ -61,7 +62,9 @@ def test_log_in__is_for_the_gateway_only(world: World) -> None:
     company = world.register()
     for caller in (company.owner, operator()):
         with pytest.raises(grpc.RpcError) as refused:
-            world.as_(caller).AuthenticateMember(pb.AuthenticateMemberRequest(email="a@b", password="c"))
+            SessionServiceStub(world.running.as_(caller)).OpenSession(
+                sessions_pb2.OpenSessionRequest(email="a@b", password="c")
+            )
         assert reason_of(refused.value) == "CALLER_NOT_ALLOWED"
 
 

@@ -154,7 +154,6 @@ def test_sessions__are_listed_and_ended_by_their_member(world: World) -> None:
         token = listed.next_page_token
         if not token:
             break
-    # World.register logs the owner in as well.
     names = {each.name for each in found}
     assert names >= {each.session.name for each in opened}
     assert len(names) == len(found)

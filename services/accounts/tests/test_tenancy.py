@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.options.v1 import options_pb2
 
+from services.accounts.tests.test_sessions import log_in
 from services.accounts.tests.world import PASSWORD, SERVER, World, reason_of
 from services.chassis.database import PUBLIC, Tenant
 from services.chassis.testing.databases import assert_tenant_tables_safe
@@ -35,6 +36,8 @@ def test_tables__keep_tenants_apart(world: World) -> None:
 def test_rows__are_seen_by_their_enterprise_only(world: World) -> None:
     """In every table: a tenant's transaction sees its own rows and no other, and nobody's sees none."""
     one, other = world.register(), world.register(email="owner@kunlun.example")
+    for email in ("owner@tianshan.example", "owner@kunlun.example"):
+        log_in(world, email=email)
     for company in (one, other):
         world.bind(company, f"of-{company.name[-4:]}")
         world.start(company)

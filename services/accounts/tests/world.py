@@ -25,7 +25,7 @@ from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM
 from services.chassis.principal import Principal
 from services.chassis.testing.databases import TemporaryDatabase
-from services.chassis.testing.rpc import RunningServer, anonymous, gateway, member
+from services.chassis.testing.rpc import RunningServer, anonymous, member, operator
 
 SERVER = "https://social.example"
 OTHER_SERVER = "https://village.example"
@@ -135,10 +135,8 @@ class World:
                 owner_password=PASSWORD,
             )
         )
-        identity = self.as_(gateway()).AuthenticateMember(
-            pb.AuthenticateMemberRequest(email=email, password=PASSWORD)
-        )
-        return Company(created.name, member(created.name, ["OWNER"], identity.subject))
+        (owner,) = self.as_(operator()).ListMembers(pb.ListMembersRequest(parent=created.name)).members
+        return Company(created.name, member(created.name, ["OWNER"], owner.name))
 
     def start(self, company: Company, **fields: Any) -> pb.StartBindingResponse:
         """A binding that has begun."""

@@ -1,31 +1,20 @@
 """Members' sessions: from a login, through refreshes, to the end."""
 
-import hashlib
 from dataclasses import dataclass, replace
 
 from pydantic import SecretStr
 
 from services.accounts import store
-from services.accounts.credentials import (
-    hash_password,
-    hash_secret,
-    is_outdated,
-    new_secret,
-    password_matches,
-)
-from services.accounts.model import Identity, Member, credentials_invalid, normal_email
+from services.accounts.credentials import hash_secret, new_secret
+from services.accounts.model import Identity, Member
 from services.accounts.model.revocations import LONGEST_TOKEN
-from services.accounts.model.sessions import (
-    FREE_TRIES_FROM_A_NETWORK,
-    FREE_TRIES_IN_ALL,
-    Device,
-    Session,
-    session_ended,
-    too_many_logins,
-)
+from services.accounts.model.sessions import Device, Session, session_ended
 from services.accounts.store import members as member_rows
 from services.accounts.store import sessions as session_rows
 from services.accounts.store.revocations import read_time, revoke
+from services.accounts.usecases import totp as second_factor
+from services.accounts.usecases.login import prove
+from services.accounts.usecases.secrets import Vault
 from services.chassis.database import PLATFORM, Database, Transaction
 from services.chassis.errors import Kind, ServiceError, not_found
 from services.chassis.ids import new_id
@@ -44,28 +33,19 @@ class Opened:
     refresh_token: SecretStr
 
 
-def open_session(database: Database, *, email: str, password: SecretStr, device: Device) -> Opened:
+def open_session(
+    database: Database, vault: Vault, *, email: str, password: SecretStr, totp: str, device: Device
+) -> Opened:
     """
-    Log a member in. No transaction is open for the milliseconds that a password's hash takes.
+    Log a member in. `totp` is a code of the second factor, or empty.
 
-    Raises UNAUTHENTICATED (`CREDENTIALS_INVALID`), after the same time whether the address is known or not, or RESOURCE_EXHAUSTED
-    (`TOO_MANY_LOGINS`).
+    Raises as `login.prove` does, UNAUTHENTICATED (`TOTP_REQUIRED`, `TOTP_INVALID`) or FAILED_PRECONDITION
+    (`TOTP_ENROLLMENT_REQUIRED`).
     """
-    login, tries = _count_try(database, normal_email(email), device)
-    matches = password_matches(login.password_hash if login else None, password)
-    if login is None or not matches:
-        raise credentials_invalid()
-    kept = login.password_hash
-    if is_outdated(kept):
-        anew = hash_password(password)
-        with database.transaction(PLATFORM) as tx:
-            member_rows.replace_password_hash(tx, login.member.name, before=kept, after=anew)
-        kept = anew
+    proof = prove(database, email, password, device)
     with database.transaction(PLATFORM) as tx:
-        member = member_rows.read_member_by_password(tx, login.member.name, kept)
-        if member is None:  # it was changed, or the member removed, since we looked
-            raise credentials_invalid()
-        session_rows.forget_tries(tx, *tries)
+        member = proof.use(tx)
+        second_factor.check(tx, vault, member, totp)
         session = Session(
             name=f"{member.name}/sessions/{new_id()}",
             acts_for=enterprise_of(member.name) or "",
@@ -75,7 +55,7 @@ def open_session(database: Database, *, email: str, password: SecretStr, device:
         )
         token = new_secret()
         session_rows.insert_session(tx, session, hash_secret(token))
-        _audit(tx, session, member.name, "session.opened")
+        _audit(tx, session, "session.opened")
         return Opened(session, _identity(tx, member, session), token)
 
 
@@ -83,7 +63,8 @@ def refresh_session(database: Database, token: SecretStr, *, device: Device) -> 
     """
     Give a session its next refresh token, and read anew what its member may do.
 
-    Raises UNAUTHENTICATED (`SESSION_ENDED`). A token that was used before ends the session: one of two who showed it stole it.
+    A token that was used before ends the session: one of two who showed it stole it. Raises UNAUTHENTICATED (`SESSION_ENDED`) or
+    FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`).
     """
     with database.transaction(PLATFORM) as tx:
         opened = _refresh(tx, token, device)
@@ -104,6 +85,7 @@ def _refresh(tx: Transaction, token: SecretStr, device: Device) -> Opened | None
     if session.expire_time <= tx.now:
         return None
     member = member_rows.read_member(tx, session.member)
+    second_factor.check_enrolled(tx, member)
     session = replace(session, device=device, use_time=tx.now)
     following = new_secret()
     session_rows.use_session(tx, session, used=used, fresh=hash_secret(following))
@@ -126,17 +108,28 @@ def end_sessions(tx: Transaction, member: str, *, caller: Principal, keep_curren
     """
     check_may_manage(caller, member)
     member_rows.read_member(tx, member)
-    return _end(tx, member, caller.subject, "session.ended", but=caller.session if keep_current else "")
+    return end_all(tx, member, actor=caller.subject, but=caller.session if keep_current else "")
+
+
+def end_all(tx: Transaction, member: str, *, actor: str, but: str) -> int:
+    """End the sessions of a member, but the one with this id; returns how many."""
+    return _end(tx, member, actor, "session.ended", but=but)
 
 
 def check_may_manage(caller: Principal, member: str) -> None:
-    """Raises PERMISSION_DENIED (`ROLE_MISSING`) when somebody may not look after a member: is neither that one nor in charge."""
-    if caller.kind == "MEMBER" and caller.subject != member and not caller.roles & _MANAGERS:
+    """Raises PERMISSION_DENIED (`ROLE_MISSING`) for whoever is neither this member nor in charge of all."""
+    if caller.subject != member:
+        check_in_charge(caller)
+
+
+def check_in_charge(caller: Principal) -> None:
+    """Raises PERMISSION_DENIED (`ROLE_MISSING`) for a member who does not look after the others."""
+    if caller.kind == "MEMBER" and not caller.roles & _MANAGERS:
         raise ServiceError(
             Kind.PERMISSION_DENIED,
             "ROLE_MISSING",
-            f"{member} is somebody else: this needs the role ADMIN or OWNER",
-            metadata={"roles": "ADMIN or OWNER", "member": member},
+            "to look after members needs the role ADMIN or OWNER",
+            metadata={"roles": "ADMIN or OWNER"},
         )
 
 
@@ -156,34 +149,6 @@ def _end(tx: Transaction, member: str, actor: str, action: str, *, only: str = "
     return len(ended)
 
 
-def _count_try(
-    database: Database, email: str, device: Device
-) -> tuple[store.Login | None, tuple[bytes, ...]]:
-    """
-    Count a try as one that failed, before a password is looked at; so many at once are not more than one after the other.
-
-    Returns who logs in with the address, and the keys of what was counted. Raises RESOURCE_EXHAUSTED (`TOO_MANY_LOGINS`).
-    """
-    from_network, from_anywhere = _key(email, device.network), _key(email)
-    with database.transaction(PLATFORM) as tx:
-        login = store.find_login(tx, email)
-        limits = [(from_network, FREE_TRIES_FROM_A_NETWORK)]
-        # Or a stranger with many networks could keep a member out for as long as they like.
-        if not (
-            login and device.network and session_rows.has_session_from(tx, login.member.name, device.network)
-        ):
-            limits.append((from_anywhere, FREE_TRIES_IN_ALL))
-        for key, free in limits:
-            wait = session_rows.count_try(tx, key, free)
-            if wait is not None:
-                raise too_many_logins(wait)
-    return login, (from_network, from_anywhere)
-
-
-def _key(*parts: str) -> bytes:
-    return hashlib.sha256("\0".join(parts).encode()).digest()
-
-
 def _identity(tx: Transaction, member: Member, session: Session) -> Identity:
     return Identity(
         kind="MEMBER",
@@ -195,11 +160,11 @@ def _identity(tx: Transaction, member: Member, session: Session) -> Identity:
     )
 
 
-def _audit(tx: Transaction, session: Session, actor: str, action: str) -> None:
+def _audit(tx: Transaction, session: Session, action: str) -> None:
     store.audit(
         tx,
         enterprise=enterprise_of(session.member) or "",
-        actor=actor,
+        actor=session.member,
         action=action,
         subject=session.name,
         acts_for=session.acts_for,
