@@ -83,6 +83,11 @@ def path_within(into: Path, group: str, *, height: int = 1) -> Path:
     return (*into, group)
 
 
+def moved_path(path: Path, *, before: Path, after: Path) -> Path:
+    """Where a group is, when one of those that it is in, or itself, has moved from `before` to `after`."""
+    return after + path[len(before) :]
+
+
 def group_id(name: str, enterprise: str, field: str) -> str:
     """
     The id of a group that a request of this enterprise names in `field`.

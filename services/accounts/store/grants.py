@@ -134,15 +134,6 @@ def delete_grant(tx: Transaction, grant: Grant) -> None:
     )
 
 
-def holders_in(tx: Transaction, enterprise: str, group: str) -> list[str]:
-    """The members who were granted something in the very group (id)."""
-    rows = tx.execute(
-        "select distinct member from grants where enterprise = %s and group_id = %s order by member",
-        (enterprise, group),
-    )
-    return [row["member"] for row in rows]
-
-
 def list_grants(
     tx: Transaction,
     enterprise: str,

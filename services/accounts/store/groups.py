@@ -180,25 +180,23 @@ def move_groups(tx: Transaction, before: Group, after: Group) -> None:
     """Keep a group's new place, and that of all below it."""
     tx.execute(
         """
-        update account_groups set path = %(after)s || substr(path, length(%(before)s) + 1)
+        update account_groups set
+          path = %(after)s || substr(path, length(%(before)s) + 1),
+          parent = case when id = %(id)s then %(parent)s else parent end,
+          revision = case when id = %(id)s then %(revision)s else revision end,
+          update_time = case when id = %(id)s then %(time)s else update_time end
         where enterprise = %(enterprise)s and path >= %(before)s and path < %(end)s
         """,
         {
             "enterprise": enterprise_of(before.name),
+            "id": after.path[-1],
             "before": _text(before.path),
             "end": _end(before.path),
             "after": _text(after.path),
+            "parent": after.path[-2] if len(after.path) > 1 else None,
+            "revision": after.revision,
+            "time": after.update_time,
         },
-    )
-    tx.execute(
-        "update account_groups set parent = %s, revision = %s, update_time = %s where enterprise = %s and id = %s",
-        (
-            after.path[-2] if len(after.path) > 1 else None,
-            after.revision,
-            after.update_time,
-            enterprise_of(after.name),
-            after.path[-1],
-        ),
     )
 
 

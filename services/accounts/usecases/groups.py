@@ -17,13 +17,11 @@ from services.accounts.model.groups import (
     group_id,
     group_limit_reached,
     group_not_empty,
+    moved_path,
     path_within,
 )
-from services.accounts.model.revocations import LONGEST_TOKEN
 from services.accounts.store import accounts as account_rows
-from services.accounts.store import grants as grant_rows
 from services.accounts.store import groups as rows
-from services.accounts.store.revocations import revoke
 from services.chassis.database import Telling, Transaction
 from services.chassis.errors import ServiceError, invalid, not_found
 from services.chassis.ids import new_id
@@ -95,7 +93,8 @@ def move_group(tx: Transaction, name: str, *, into: str, etag: str, actor: str, 
     group = before.moved(target, height=max(map(len, below)) - len(before.path) + 1, now=tx.now)
     rows.move_groups(tx, before, group)
     _audit(tx, actor, "group.moved", name, before=before.parent or "", after=group.parent or "")
-    _tell(tx, enterprise, rows.accounts_in(tx, enterprise, rows.subtree(tx, group)))
+    moved = [moved_path(path, before=before.path, after=group.path) for path in below]
+    _tell(tx, enterprise, rows.accounts_in(tx, enterprise, moved))
     return group
 
 
@@ -112,11 +111,9 @@ def delete_group(tx: Transaction, name: str, *, etag: str, actor: str, reach: Re
     check_etag(etag, group.revision)
     if not rows.is_empty(tx, group):
         raise group_not_empty(name)
-    holders = grant_rows.holders_in(tx, enterprise, group.path[-1])
+    # Tokens that carry the grants may live on: nothing is below the group, and its id never comes again.
     rows.delete_group(tx, group)
-    _audit(tx, actor, "group.deleted", name, display_name=group.display_name, holders=holders)
-    for member in holders:
-        revoke(tx, member, until=tx.now + LONGEST_TOKEN)
+    _audit(tx, actor, "group.deleted", name, display_name=group.display_name)
 
 
 def update_account(
