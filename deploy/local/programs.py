@@ -18,6 +18,9 @@ from deploy.local.rabbitmq import RabbitMQ
 
 SERVICES = ("accounts", "rollout", "publishing", "targeting", "placement", "analytics")
 
+_FURTHER = {"accounts": ("webhooks",), "publishing": ("sender",)}
+"""The processes of a service besides api and worker; one at most, or they need more ports."""
+
 
 class Stage(IntEnum):
     """What must be ready (or, for migrations, done) before the next stage starts."""
@@ -67,7 +70,7 @@ class Ports:
         service, _, process = program.partition("-")
         if service == "gateway":
             return self._base + 20
-        return self._base + {"api": 21, "worker": 31, "sender": 41}[process] + SERVICES.index(service)
+        return self._base + {"api": 21, "worker": 31}.get(process, 41) + SERVICES.index(service)
 
 
 def servers(postgres: Postgres | None, rabbitmq: RabbitMQ | None) -> list[Program]:
@@ -150,7 +153,7 @@ def programs(
                 environment=common | {"DATABASE_ADMIN_URL": database_url, "AMQP_URL": amqp_url},
             )
         )  # fmt: skip
-        for process in ("api", "worker", "sender") if service == "publishing" else ("api", "worker"):
+        for process in ("api", "worker", *_FURTHER.get(service, ())):
             name = f"{service}-{process}"
             port = ports.grpc(service) if process == "api" else ports.metrics(name)
             probe = _serving(port) if process == "api" else _ready(port)
@@ -175,6 +178,10 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
                 "ACCOUNTS_NETWORK_SECRET_FILE": str(keys.network_secret),
                 "ACCOUNTS_NETWORK_SERVERS": f'["http://127.0.0.1:{ports.sandbox}"]',
                 "ACCOUNTS_BINDING_REDIRECT_URI": f"http://127.0.0.1:{ports.gateway}/bound",
+                # Whoever tries webhooks out here listens here.
+                "ACCOUNTS_WEBHOOK_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
+                "ACCOUNTS_WEBHOOK_PLAIN_HTTP": "true",
+                "ACCOUNTS_WEBHOOK_ANY_PORT": "true",
             }
         case "rollout":
             return {

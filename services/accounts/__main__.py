@@ -1,5 +1,9 @@
-"""`python -m services.accounts {api,worker,migrate,retell,rotate}`."""
+"""`python -m services.accounts {api,worker,webhooks,migrate,retell,rotate}`."""
 
 from services.chassis.process import main
 
-main("accounts", commands={"rotate": "services.accounts.rotate:run"})
+main(
+    "accounts",
+    {"webhooks": "services.accounts.webhooks:serve"},
+    {"rotate": "services.accounts.rotate:run"},
+)

@@ -19,6 +19,8 @@ from numerator.accounts.v1 import (
     sessions_pb2_grpc,
     vault_pb2,
     vault_pb2_grpc,
+    webhooks_pb2,
+    webhooks_pb2_grpc,
 )
 
 from services.accounts.networks.mastodon import MastodonNetwork
@@ -32,6 +34,7 @@ from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
+from services.accounts.rpc.webhooks import WebhookServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
@@ -90,4 +93,10 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     server.add(audit_pb2_grpc.add_AuditLogServiceServicer_to_server, AuditLogServicer(database), trail)
     keys = vault_pb2.DESCRIPTOR.services_by_name["VaultService"]
     server.add(vault_pb2_grpc.add_VaultServiceServicer_to_server, VaultServicer(database), keys)
+    webhooks = webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"]
+    server.add(
+        webhooks_pb2_grpc.add_WebhookServiceServicer_to_server,
+        WebhookServicer(database, vault, settings.webhook_rules),
+        webhooks,
+    )
     return server.serve()

@@ -4,13 +4,14 @@ import base64
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.accounts.model import normal_server
 from services.accounts.vault import MasterKey, MasterKeys
 from services.chassis.errors import ServiceError
 from services.chassis.names import NamePattern
+from services.chassis.outgoing_rules import OutgoingRules
 from services.chassis.sealing import load_public_key
 from services.chassis.settings import ServiceSettings
 
@@ -59,6 +60,15 @@ class Settings(ServiceSettings):
     origin.
     """
 
+    webhook_private_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that are not public and to which webhooks may go all the same, as `["10.1.0.0/16"]`."""
+    webhook_plain_http: bool = False
+    """Whether webhooks may go to `http` URLs: for tests and demonstrations on one machine."""
+    webhook_any_port: bool = False
+    """Whether webhooks may go to other ports than 80 and 443: for tests and demonstrations on one machine."""
+    webhook_concurrency: Annotated[int, Field(ge=1, le=5000)] = 400
+    """To how many endpoints that do not fail a sender of webhooks posts at once."""
+
     @field_validator("master_key")
     @classmethod
     def _is_key(cls, key: SecretStr) -> SecretStr:
@@ -94,6 +104,15 @@ class Settings(ServiceSettings):
             return {normal_server(server): app for server, app in apps.items()}
         except ServiceError as error:
             raise ValueError(error.message) from None
+
+    @property
+    def webhook_rules(self) -> OutgoingRules:
+        """Where webhooks may go."""
+        return OutgoingRules(
+            private_networks=self.webhook_private_networks,
+            plain_http=self.webhook_plain_http,
+            any_port=self.webhook_any_port,
+        )
 
     def open_master_keys(self) -> MasterKeys:
         """The master keys, ready for use."""

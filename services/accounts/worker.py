@@ -1,20 +1,22 @@
 """Accounts' worker: events to use cases, and jobs. The launcher adds the relay of the outbox."""
 
+from google.protobuf.message import Message
 from numerator.events.v1.publishing_pb2 import DeliveryFailed
 
 from services.accounts import metrics
+from services.accounts.model.webhooks import PUBLIC_EVENTS
 from services.accounts.store.clients import purge_old_secrets
 from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
-from services.accounts.usecases import accounts, invitations
+from services.accounts.usecases import accounts, invitations, webhooks
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
 
 
 class Worker:
-    """Hears from publishing which tokens no longer work."""
+    """Hears from publishing which tokens no longer work, and from all services what partners are told of."""
 
     name = "accounts"
 
@@ -22,6 +24,10 @@ class Worker:
     def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
         if event.message.reason == "REAUTH_REQUIRED":
             accounts.require_reauthorization(tx, event.message.account, actor="publishing", told=event.time)
+
+    @event_handler(*PUBLIC_EVENTS)
+    def on_public_event(self, tx: Transaction, event: Event[Message]) -> None:
+        webhooks.tell(tx, event)
 
     @every(seconds=10)
     def measure(self, database: Database) -> None:
@@ -37,6 +43,7 @@ class Worker:
     def purge(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
             accounts.purge(tx)
+            webhooks.purge(tx)
             purge_revocations(tx)
             purge_old_secrets(tx)
             purge_sessions(tx)

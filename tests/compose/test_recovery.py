@@ -12,7 +12,7 @@ from tests.compose.conftest import Note
 from tests.compose.outside import Load, Outside, under_load
 
 KILLED = [*(f"{service}-{process}" for service in SERVICES for process in ("api", "worker")),
-          "publishing-sender", "gateway", "balancer", "sandbox"]  # fmt: skip
+          "accounts-webhooks", "publishing-sender", "gateway", "balancer", "sandbox"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from tests.compose.conftest import Note
 from tests.compose.outside import Outside, under_load
 
 ROLLED = [*(f"{service}-{process}" for service in SERVICES for process in ("api", "worker")),
-          "publishing-sender", "gateway"]  # fmt: skip
+          "accounts-webhooks", "publishing-sender", "gateway"]  # fmt: skip
 
 
 def test_rolling__restart_of_every_service__no_request_fails(

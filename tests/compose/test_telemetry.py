@@ -66,7 +66,7 @@ def test_rules__fire_when_they_must(promtool: Promtool, file: str, record_proper
 def test_targets__are_all_there(stack: Stack, outside: Outside) -> None:
     """Prometheus finds every process, each replica of the gateway, the broker and the balancer, and all answer."""
     wanted = {f"{service}-{process}" for service in SERVICES for process in ("api", "worker")}
-    wanted |= {"publishing-sender", "gateway-http"}
+    wanted |= {"publishing-sender", "accounts-webhooks", "gateway-http"}
     deadline = time.monotonic() + SECONDS
     while True:
         up = _query(stack, "up")

@@ -5,7 +5,8 @@ import pytest
 
 from deploy.local.programs import SERVICES
 
-APIS = [*(f"services.{name}.api" for name in SERVICES), "services.publishing.sender", "gateway.app"]
+SENDERS = ["services.publishing.sender", "services.accounts.webhooks"]
+APIS = [*(f"services.{name}.api" for name in SERVICES), *SENDERS, "gateway.app"]
 WORKERS = [f"services.{name}.worker" for name in SERVICES]
 
 LOADED = """

@@ -102,7 +102,7 @@ def test_targets__are_all_processes() -> None:
     (found,) = job["dns_sd_configs"]
 
     expected = {f"{service}-{process}" for service in SERVICES for process in ("api", "worker")}
-    assert set(found["names"]) == expected | {"gateway", "publishing-sender"}
+    assert set(found["names"]) == expected | {"gateway", "publishing-sender", "accounts-webhooks"}
     assert len(found["names"]) == len(set(found["names"]))
     labels = {name: _labels(job["relabel_configs"], name) for name in found["names"]}
     assert labels["gateway"] == {"service": "gateway", "process": "http"}

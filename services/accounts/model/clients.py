@@ -27,6 +27,8 @@ CLIENT_SCOPES = frozenset(
         "publications.read",
         "publications.write",
         "registrations.read",
+        "webhooks.read",
+        "webhooks.write",
     }
 )
 """What an enterprise may let its apps do."""

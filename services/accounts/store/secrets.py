@@ -34,6 +34,7 @@ SEALED_TABLES = (
         {"sealed_verifier": "code_verifier"},
     ),
     SealedTable("second_factors", "member", {"sealed_seed": "totp_seed"}),
+    SealedTable("webhook_secrets", "endpoint || '/secrets/' || version", {"sealed": "signing_secret"}),
 )
 """Wherever there are sealed secrets: what is not listed here is not rotated. A test holds it against the schema."""
 

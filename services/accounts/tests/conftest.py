@@ -24,6 +24,8 @@ from numerator.accounts.v1 import (
     sessions_pb2_grpc,
     vault_pb2,
     vault_pb2_grpc,
+    webhooks_pb2,
+    webhooks_pb2_grpc,
 )
 from pydantic import SecretStr
 
@@ -38,6 +40,7 @@ from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
+from services.accounts.rpc.webhooks import WebhookServicer
 from services.accounts.tests.world import (
     NETWORK_SECRET,
     OPERATOR_SECRET,
@@ -54,6 +57,7 @@ from services.accounts.usecases.invitations import Inviter
 from services.accounts.usecases.secrets import Vault
 from services.accounts.vault import MasterKey, MasterKeys
 from services.chassis.clock import FixedClock
+from services.chassis.outgoing_rules import OutgoingRules
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import Offer, serving
 
@@ -128,6 +132,11 @@ def serve(
                 members_pb2_grpc.add_MemberServiceServicer_to_server,
                 MemberServicer(database, vault),
                 members_pb2.DESCRIPTOR.services_by_name["MemberService"],
+            ),
+            Offer(
+                webhooks_pb2_grpc.add_WebhookServiceServicer_to_server,
+                WebhookServicer(database, vault, OutgoingRules()),
+                webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
             ),
         )
         context = serving(*offers, **options)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network
 
-from services.chassis.outgoing import Answer, OutgoingClient, OutgoingError, OutgoingRules
+from services.chassis.outgoing import Answer, OutgoingClient
+from services.chassis.outgoing_rules import OutgoingError, OutgoingRules
 
 _TARGETS = ("127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.0.1")
 _ADDRESSES_4 = (
