@@ -87,6 +87,7 @@ def make_tenant(world: World, touchpoint: str) -> Tenant:
     """An enterprise with a resource of every kind; its campaign is the only one at `touchpoint`."""
     tenant = _register(world)
     _let_people_in(tenant)
+    _organise(tenant)
     accounts = [_bind(world, tenant, number) for number in range(2)]
     _lay_out(tenant)
     _promote(world, tenant, touchpoint)
@@ -145,6 +146,19 @@ def _let_people_in(tenant: Tenant) -> None:
     )
     tenant.has(member["name"])
     tenant.has(client["name"])
+
+
+def _organise(tenant: Tenant) -> None:
+    """A group of accounts, and a role in it."""
+    group = tenant.owner.post(
+        f"/v1/{tenant.enterprise}/accountGroups", {"displayName": f"North {tenant.mark}"}
+    )
+    (member,) = tenant.names["enterprises/*/members/*"]
+    grant = tenant.owner.post(
+        f"/v1/{tenant.enterprise}/grants",
+        {"member": member, "role": "RESPONDER", "group": tenant.has(group["name"])},
+    )
+    tenant.has(grant["name"])
 
 
 def _bind(world: World, tenant: Tenant, number: int) -> Json:
