@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
+from services.chassis.compact import is_compact
+
 _ALGORITHM = "EdDSA"
 _HEADERS = {"alg", "typ", "kid"}
 _PEM = re.compile(r"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
@@ -69,9 +71,11 @@ class Keys:
 
         Raises jwt.InvalidTokenError.
         """
+        if not is_compact(token):
+            raise jwt.InvalidTokenError("not a token")
         try:
             header = jwt.get_unverified_header(token)
-        except (ValueError, TypeError, RecursionError):  # half a character, or brackets without end
+        except RecursionError:  # brackets without end
             raise jwt.InvalidTokenError("not a token") from None
         # Exactly what we write: no header that brings a key, or asks for what we do not know (`crit`).
         key = self._public.get(header["kid"]) if set(header) == _HEADERS else None

@@ -75,6 +75,7 @@ def test_revocations__are_forgotten_when_the_tokens_have_expired():
     assert not revocations.revoked("s0", NOW.timestamp())
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_gateways__refuse_what_is_revoked(make_gateway, services):
     """At two gateways within seconds; with the accounts service away, what is known stays in force."""
     async with make_gateway() as one, make_gateway() as other:
@@ -97,6 +98,7 @@ async def test_gateways__refuse_what_is_revoked(make_gateway, services):
         assert answer.json()["reason"] == "TOKEN_REVOKED"
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_streams__end_with_the_token(make_gateway, services):
     """A stream that is open already ends with the reason, instead of going on for minutes."""
     async with make_gateway(heartbeat_seconds=0.2) as gateway:
@@ -118,6 +120,7 @@ async def test_streams__end_with_the_token(make_gateway, services):
         services.boxes.watch_until.set()
 
 
+@pytest.mark.asyncio(loop_scope="session")
 async def test_readiness__needs_the_list(make_gateway, services):
     """A gateway that has never heard what is revoked says so; balancers may send to it all the same."""
     services.apps.error = ServiceError(Kind.UNAVAILABLE, "AWAY", "away")

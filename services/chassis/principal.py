@@ -15,6 +15,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
+from services.chassis.compact import is_compact
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.names import NamePattern
 
@@ -149,7 +150,7 @@ class PrincipalVerifier:
             raise _refused("PRINCIPAL_INVALID") from None
 
     def _claims(self, token: str) -> dict[str, Any]:
-        for key in self._keys:
+        for key in self._keys if is_compact(token) else ():
             try:
                 return jwt.decode(
                     token,
@@ -167,7 +168,7 @@ class PrincipalVerifier:
                 )
             except jwt.InvalidSignatureError:
                 continue
-            except jwt.InvalidTokenError:
+            except (jwt.InvalidTokenError, RecursionError):  # or brackets without end
                 break
         raise _refused("PRINCIPAL_INVALID")
 
