@@ -13,6 +13,8 @@ from numerator.accounts.v1 import (
     grants_pb2_grpc,
     groups_pb2,
     groups_pb2_grpc,
+    health_pb2,
+    health_pb2_grpc,
     members_pb2,
     members_pb2_grpc,
     sessions_pb2,
@@ -31,6 +33,7 @@ from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.binding import BindingServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
+from services.accounts.rpc.health import HealthServicer
 from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
@@ -77,9 +80,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
         sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database, vault), sessions
     )
     members = members_pb2.DESCRIPTOR.services_by_name["MemberService"]
-    server.add(
-        members_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(database, vault), members
-    )
+    server.add(members_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(database, vault), members)
     inviter = Inviter(database, binder, redirect_uri=settings.binding_redirect_uri)
     binding = binding_pb2.DESCRIPTOR.services_by_name["BindingService"]
     server.add(
@@ -89,6 +90,8 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     server.add(groups_pb2_grpc.add_GroupServiceServicer_to_server, GroupServicer(database), groups)
     grants = grants_pb2.DESCRIPTOR.services_by_name["GrantService"]
     server.add(grants_pb2_grpc.add_GrantServiceServicer_to_server, GrantServicer(database), grants)
+    health = health_pb2.DESCRIPTOR.services_by_name["HealthService"]
+    server.add(health_pb2_grpc.add_HealthServiceServicer_to_server, HealthServicer(database), health)
     trail = audit_pb2.DESCRIPTOR.services_by_name["AuditLogService"]
     server.add(audit_pb2_grpc.add_AuditLogServiceServicer_to_server, AuditLogServicer(database), trail)
     keys = vault_pb2.DESCRIPTOR.services_by_name["VaultService"]

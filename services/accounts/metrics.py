@@ -5,7 +5,9 @@ from contextlib import contextmanager
 
 from services.accounts import store
 from services.accounts.model import Verification
+from services.accounts.model.health import EXPIRES_SOON
 from services.accounts.model.webhooks import Attempt, Delivery
+from services.accounts.store import health as health_rows
 from services.accounts.store import webhooks as webhook_rows
 from services.chassis.database import Transaction
 from services.chassis.errors import ServiceError
@@ -16,11 +18,14 @@ _verifications = counter("numerator.accounts.verifications", "Steps of verificat
 _bindings = counter("numerator.accounts.bindings", "Bindings that were completed or refused.")
 _webhook_attempts = counter("numerator.accounts.webhook.attempts", "Requests to webhook endpoints.")
 _webhook_delay = duration(
-    "numerator.accounts.webhook.delay", "From an event's delivery row to its endpoint's 2xx, at the first try.", SLOW
+    "numerator.accounts.webhook.delay",
+    "From an event's delivery row to its endpoint's 2xx, at the first try.",
+    SLOW,
 )
 _webhook_endpoints = Reading("numerator.accounts.webhook.endpoints", "Webhook endpoints by state.")
 _enterprises = Reading("numerator.accounts.enterprises", "Enterprises by how far they are verified.")
 _accounts = Reading("numerator.accounts.accounts", "Bound accounts by network and state.")
+_expiring = Reading("numerator.accounts.tokens.expiring", "Accounts whose token works, and ends soon, by network.")
 
 
 @contextmanager
@@ -64,4 +69,6 @@ def read(tx: Transaction) -> None:
     _accounts.set(
         (count, {"network": network, "state": state}) for network, state, count in store.count_accounts(tx)
     )
+    ending = health_rows.count_expiring(tx, tx.now + EXPIRES_SOON)
+    _expiring.set((count, {"network": network}) for network, count in ending)
     _webhook_endpoints.set((count, {"state": state}) for state, count in webhook_rows.count_endpoints(tx))

@@ -1,7 +1,7 @@
 """Accounts' worker: events to use cases, and jobs. The launcher adds the relay of the outbox."""
 
 from google.protobuf.message import Message
-from numerator.events.v1.publishing_pb2 import DeliveryFailed
+from numerator.events.v1.publishing_pb2 import DeliveryFailed, DeliveryPublished
 
 from services.accounts import metrics
 from services.accounts.model.webhooks import PUBLIC_EVENTS
@@ -9,7 +9,7 @@ from services.accounts.store.clients import purge_old_secrets
 from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
-from services.accounts.usecases import accounts, invitations, webhooks
+from services.accounts.usecases import accounts, health, invitations, webhooks
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
@@ -25,6 +25,11 @@ class Worker:
         if event.message.reason == "REAUTH_REQUIRED":
             accounts.require_reauthorization(tx, event.message.account, actor="publishing", told=event.time)
 
+    @event_handler(DeliveryPublished, DeliveryFailed)
+    def on_delivery_ended(self, tx: Transaction, event: Event[DeliveryPublished | DeliveryFailed]) -> None:
+        failed = isinstance(event.message, DeliveryFailed)
+        health.count_delivery(tx, event.message.account, event.time, failed=failed)
+
     @event_handler(*PUBLIC_EVENTS)
     def on_public_event(self, tx: Transaction, event: Event[Message]) -> None:
         webhooks.tell(tx, event)
@@ -39,10 +44,16 @@ class Worker:
         with database.transaction(PLATFORM) as tx:
             invitations.expire(tx)
 
+    @every(seconds=60)
+    def watch_expiries(self, database: Database) -> None:
+        with database.transaction(PLATFORM) as tx:
+            health.watch_expiries(tx)
+
     @every(seconds=600)
     def purge(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
             accounts.purge(tx)
+            health.purge(tx)
             webhooks.purge(tx)
             purge_revocations(tx)
             purge_old_secrets(tx)

@@ -18,6 +18,8 @@ from numerator.accounts.v1 import (
     grants_pb2_grpc,
     groups_pb2,
     groups_pb2_grpc,
+    health_pb2,
+    health_pb2_grpc,
     members_pb2,
     members_pb2_grpc,
     sessions_pb2,
@@ -37,6 +39,7 @@ from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.binding import BindingServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
+from services.accounts.rpc.health import HealthServicer
 from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
@@ -76,7 +79,6 @@ def serve(
         fake, publishing_key = FakeNetwork(), X25519PrivateKey.generate()
         kms = MasterKeys(MasterKey(os.urandom(32)))
         vault = Vault(kms)
-        vault = Vault(kms)
         binder = Binder(
             database,
             {"mastodon": network or fake, "weibo": weibo or WeiboNetwork({})},
@@ -88,6 +90,11 @@ def serve(
         staff = {"operator": SecretStr(OPERATOR_SECRET), "reviewer": SecretStr(REVIEWER_SECRET)}
         platform = platform_clients(operators=staff, network=SecretStr(NETWORK_SECRET))
         offers = (
+            Offer(
+                health_pb2_grpc.add_HealthServiceServicer_to_server,
+                HealthServicer(database),
+                health_pb2.DESCRIPTOR.services_by_name["HealthService"],
+            ),
             Offer(
                 audit_pb2_grpc.add_AuditLogServiceServicer_to_server,
                 AuditLogServicer(database),
@@ -135,7 +142,7 @@ def serve(
             ),
             Offer(
                 webhooks_pb2_grpc.add_WebhookServiceServicer_to_server,
-                WebhookServicer(database, vault, OutgoingRules()),
+                WebhookServicer(database, Vault(kms), OutgoingRules()),
                 webhooks_pb2.DESCRIPTOR.services_by_name["WebhookService"],
             ),
         )
