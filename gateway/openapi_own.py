@@ -276,6 +276,13 @@ OWN_PATHS: dict[str, Json] = {
                                 "email": {"type": "string", "minLength": 1, "maxLength": 254},
                                 "password": {"type": "string", "minLength": 1, "maxLength": 200},
                                 "totp": {"type": "string", "minLength": 1, "maxLength": 100},
+                                "enterprise": {
+                                    "type": "string",
+                                    "minLength": 1,
+                                    "maxLength": 100,
+                                    "description": "For whom the access token is: another enterprise that granted "
+                                    "the member rights in groups of its accounts. Without it, the member's own.",
+                                },
                             },
                         }
                     }
@@ -283,7 +290,7 @@ OWN_PATHS: dict[str, Json] = {
             },
             "responses": {
                 "200": _json(_ref("MemberSession"), "The session."),
-                **_problems(400, 401, 413, 415, 429, 431, 500, 503, 504),
+                **_problems(400, 401, 403, 409, 413, 415, 429, 431, 500, 503, 504),
             },
         }
     },
@@ -305,6 +312,13 @@ OWN_PATHS: dict[str, Json] = {
                             "additionalProperties": False,
                             "properties": {
                                 "refresh_token": {"type": "string", "minLength": 1, "maxLength": 200},
+                                "enterprise": {
+                                    "type": "string",
+                                    "minLength": 1,
+                                    "maxLength": 100,
+                                    "description": "For whom the access token is: another enterprise that granted "
+                                    "the member rights in groups of its accounts. Without it, the member's own.",
+                                },
                             },
                         }
                     }
@@ -312,7 +326,7 @@ OWN_PATHS: dict[str, Json] = {
             },
             "responses": {
                 "200": _json(_ref("MemberSession"), "The session."),
-                **_problems(400, 401, 413, 415, 429, 431, 500, 503, 504),
+                **_problems(400, 401, 403, 409, 413, 415, 429, 431, 500, 503, 504),
             },
         }
     },

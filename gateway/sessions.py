@@ -38,22 +38,27 @@ class Sessions:
 
     async def open(self, request: Request) -> Response:
         """Log a member in with address and password."""
-        given = await _fields(request, required=("email", "password"), optional=("totp",))
+        given = await _fields(request, required=("email", "password"), optional=("totp", "enterprise"))
         self._tries.count(request, f"member {given['email']}")
-        return self._answer(await self._open_session(pb.OpenSessionRequest(**given, **_device(request))))
+        return self._answer(
+            await self._open_session(pb.OpenSessionRequest(**_named(given), **_device(request)))
+        )
 
     async def refresh(self, request: Request) -> Response:
         """Give a member the next access token, and the next refresh token."""
-        given = await _fields(request, required=("refresh_token",))
+        given = await _fields(request, required=("refresh_token",), optional=("enterprise",))
         self._tries.count(request)
         return self._answer(
-            await self._refresh_session(pb.RefreshSessionRequest(**given, **_device(request)))
+            await self._refresh_session(pb.RefreshSessionRequest(**_named(given), **_device(request)))
         )
 
     def _answer(self, opened: pb.OpenedSession) -> Response:
         principal = principal_of(opened.identity)
         now = self._clock.now()
-        token = self._tokens.issue(principal, MEMBER_LIFETIME, now, opened.identity)
+        lifetime = MEMBER_LIFETIME
+        if opened.HasField("rights_end_time"):
+            lifetime = min(lifetime, opened.rights_end_time.ToDatetime(now.tzinfo) - now)
+        token = self._tokens.issue(principal, lifetime, now, opened.identity)
         refreshable = opened.session.expire_time.ToDatetime(now.tzinfo) - now
         reply: dict[str, Any] = {
             **token.reply(),
@@ -80,6 +85,11 @@ async def _fields(
     for name in tree.keys() - {*required, *optional}:
         raise invalid(name, "is no field of this request", "UNKNOWN_FIELD")
     return {name: _text(tree, name) for name in (*required, *optional) if name in required or name in tree}
+
+
+def _named(given: dict[str, str]) -> dict[str, str]:
+    """The fields as accounts calls them."""
+    return {"acts_for" if name == "enterprise" else name: value for name, value in given.items()}
 
 
 def _text(tree: dict[str, Any], name: str) -> str:

@@ -35,6 +35,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
                     email=request.email,
                     password=SecretStr(request.password),
                     totp=request.totp,
+                    acts_for=request.acts_for,
                     device=Device.of(request.address, request.user_agent),
                 )
             )
@@ -46,6 +47,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
             sessions.refresh_session(
                 self._database,
                 SecretStr(request.refresh_token),
+                acts_for=request.acts_for,
                 device=Device.of(request.address, request.user_agent),
             )
         )
@@ -93,6 +95,7 @@ def _opened(opened: sessions.Opened) -> pb.OpenedSession:
         session=_session(opened.session, current=opened.session.id),
         identity=convert.identity(opened.identity),
         refresh_token=opened.refresh_token.get_secret_value(),
+        rights_end_time=convert.time(opened.rights_end) if opened.rights_end else None,
     )
 
 

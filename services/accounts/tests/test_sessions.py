@@ -1,14 +1,17 @@
 """Members' sessions, by gRPC: logging in, refreshing, ending, and guessing."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 import grpc
 import pytest
 from argon2 import PasswordHasher
 from hypothesis import given
 from hypothesis import strategies as st
+from numerator.accounts.v1 import grants_pb2, groups_pb2
 from numerator.accounts.v1 import sessions_pb2 as pb
+from numerator.accounts.v1.grants_pb2_grpc import GrantServiceStub
+from numerator.accounts.v1.groups_pb2_grpc import GroupServiceStub
 from numerator.accounts.v1.sessions_pb2_grpc import SessionServiceStub
 from numerator.options.v1 import options_pb2
 
@@ -300,3 +303,66 @@ def test_wait__grows_and_is_bounded(tries: int, free: int) -> None:
 def test_device__keeps_the_network_only(address: str, network: str) -> None:
     """Not the address itself, which is personal data."""
     assert Device.of(address, "").network == network
+
+
+def grant(world: World, by: Principal, to: str, group: str, *, role: str, life: timedelta) -> str:
+    """Grant a member a role in a group; the grant's name."""
+    with world.database.transaction(PLATFORM) as tx:
+        end = tx.now + life
+    request = grants_pb2.CreateGrantRequest(
+        parent=by.enterprise or "", member=to, role=options_pb2.Role.Value(role), group=group
+    )
+    request.expire_time.FromDatetime(end)
+    return GrantServiceStub(world.running.as_(by)).CreateGrant(request).name
+
+
+def test_agency__acts_for_a_client_with_grants_alone(world: World) -> None:
+    """While a grant lasts, at login or at refresh; the token does not outlast it, and taking it back ends the token."""
+    client_of_it, agency = world.register(), world.register(email="owner@agency.example")
+    group = GroupServiceStub(world.running.as_(client_of_it.owner)).CreateAccountGroup(
+        groups_pb2.CreateAccountGroupRequest(parent=client_of_it.name, display_name="Dealers")
+    )
+    acting = pb.OpenSessionRequest(
+        email="owner@agency.example", password=PASSWORD, acts_for=client_of_it.name
+    )
+    service = sessions(world, gateway())
+    assert refused(service.OpenSession, acting) == "NO_GRANT"
+    life = timedelta(minutes=3)
+    grant(world, client_of_it.owner, agency.owner.subject, group.name, role="EDITOR", life=life)
+
+    opened = service.OpenSession(acting)
+    group_id = group.name.rpartition("/")[2]
+    assert (opened.identity.subject, opened.identity.enterprise) == (agency.owner.subject, client_of_it.name)
+    assert not opened.identity.roles
+    assert [(each.right, list(each.groups)) for each in opened.identity.grants] == [("EDITOR", [group_id])]
+    end = opened.rights_end_time.ToDatetime(UTC)
+    assert end == world.clock.now() + life
+
+    own = service.RefreshSession(pb.RefreshSessionRequest(refresh_token=opened.refresh_token))
+    assert (own.identity.enterprise, list(own.identity.roles)) == (agency.name, [options_pb2.OWNER])
+    assert not own.identity.grants
+    assert own.session.acts_for == agency.name
+    again = pb.RefreshSessionRequest(refresh_token=own.refresh_token, acts_for=client_of_it.name)
+    world.clock.advance(life)
+    assert refused(service.RefreshSession, again) == "NO_GRANT"
+    grant(world, client_of_it.owner, agency.owner.subject, group.name, role="ANALYST", life=life)
+    assert service.RefreshSession(again).identity.grants[0].right == "ANALYST"
+
+
+def test_grants__in_the_own_enterprise_travel_beside_the_role(world: World) -> None:
+    """And a client that asks for a second factor asks the agency's members, too."""
+    company, agency = world.register(), world.register(email="owner@agency.example")
+    group = GroupServiceStub(world.running.as_(company.owner)).CreateAccountGroup(
+        groups_pb2.CreateAccountGroupRequest(parent=company.name, display_name="Dealers")
+    )
+    for member_name in (company.owner.subject, agency.owner.subject):
+        grant(world, company.owner, member_name, group.name, role="EDITOR", life=timedelta(days=2))
+    identity = log_in(world).identity
+    assert list(identity.roles) == [options_pb2.OWNER]
+    assert [each.right for each in identity.grants] == ["EDITOR"]
+
+    with world.database.transaction(PLATFORM) as tx:
+        tx.execute("update enterprises set second_factor_required = enterprise = %s", (company.name,))
+    acting = pb.OpenSessionRequest(email="owner@agency.example", password=PASSWORD, acts_for=company.name)
+    assert refused(sessions(world, gateway()).OpenSession, acting) == "TOTP_ENROLLMENT_REQUIRED"
+    log_in(world, email="owner@agency.example")

@@ -1,6 +1,7 @@
 """Members' sessions: from a login, through refreshes, to the end."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from pydantic import SecretStr
 
@@ -11,6 +12,7 @@ from services.accounts.model.revocations import LONGEST_TOKEN
 from services.accounts.model.sessions import Device, Session, session_ended
 from services.accounts.store import members as member_rows
 from services.accounts.store import sessions as session_rows
+from services.accounts.store.grants import rights_of
 from services.accounts.store.revocations import read_time, revoke
 from services.accounts.usecases import totp as second_factor
 from services.accounts.usecases.login import prove
@@ -31,16 +33,34 @@ class Opened:
     session: Session
     identity: Identity
     refresh_token: SecretStr
+    rights_end: datetime | None
+    """When some of the rights end, and access tokens with them; None: not by itself."""
 
 
 def open_session(
-    database: Database, vault: Vault, *, email: str, password: SecretStr, totp: str, device: Device
+    database: Database,
+    vault: Vault,
+    *,
+    email: str,
+    password: SecretStr,
+    totp: str,
+    acts_for: str,
+    device: Device,
 ) -> Opened:
     """
-    Log a member in. `totp` is a code of the second factor, or empty.
+    Log a member in.
 
-    Raises as `login.prove` does, UNAUTHENTICATED (`TOTP_REQUIRED`, `TOTP_INVALID`) or FAILED_PRECONDITION
-    (`TOTP_ENROLLMENT_REQUIRED`).
+    Args:
+        database: where everything is.
+        vault: opens the seed of the second factor.
+        email: the address, in any spelling.
+        password: the password.
+        totp: a code of the second factor, or empty.
+        acts_for: the enterprise for which the access token is; empty for the member's own.
+        device: from where.
+
+    Raises as `login.prove` does, UNAUTHENTICATED (`TOTP_REQUIRED`, `TOTP_INVALID`), FAILED_PRECONDITION
+    (`TOTP_ENROLLMENT_REQUIRED`) or PERMISSION_DENIED (`NO_GRANT`).
     """
     proof = prove(database, email, password, device)
     with database.transaction(PLATFORM) as tx:
@@ -48,32 +68,33 @@ def open_session(
         second_factor.check(tx, vault, member, totp)
         session = Session(
             name=f"{member.name}/sessions/{new_id()}",
-            acts_for=enterprise_of(member.name) or "",
+            acts_for=acts_for or enterprise_of(member.name) or "",
             device=device,
             create_time=tx.now,
             use_time=tx.now,
         )
         token = new_secret()
+        opened = _opened(tx, member, session, token)
         session_rows.insert_session(tx, session, hash_secret(token))
         _audit(tx, session, "session.opened")
-        return Opened(session, _identity(tx, member, session), token)
+        return opened
 
 
-def refresh_session(database: Database, token: SecretStr, *, device: Device) -> Opened:
+def refresh_session(database: Database, token: SecretStr, *, acts_for: str, device: Device) -> Opened:
     """
     Give a session its next refresh token, and read anew what its member may do.
 
     A token that was used before ends the session: one of two who showed it stole it. Raises UNAUTHENTICATED (`SESSION_ENDED`) or
-    FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`).
+    FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`) or PERMISSION_DENIED (`NO_GRANT`); after these the token still works.
     """
     with database.transaction(PLATFORM) as tx:
-        opened = _refresh(tx, token, device)
+        opened = _refresh(tx, token, acts_for, device)
     if opened is None:
         raise session_ended()
     return opened
 
 
-def _refresh(tx: Transaction, token: SecretStr, device: Device) -> Opened | None:
+def _refresh(tx: Transaction, token: SecretStr, acts_for: str, device: Device) -> Opened | None:
     used = hash_secret(token)
     found = session_rows.lock_session(tx, used)
     if found is None:
@@ -85,11 +106,12 @@ def _refresh(tx: Transaction, token: SecretStr, device: Device) -> Opened | None
     if session.expire_time <= tx.now:
         return None
     member = member_rows.read_member(tx, session.member)
-    second_factor.check_enrolled(tx, member)
-    session = replace(session, device=device, use_time=tx.now)
+    acts_for = acts_for or enterprise_of(member.name) or ""
+    session = replace(session, acts_for=acts_for, device=device, use_time=tx.now)
     following = new_secret()
+    opened = _opened(tx, member, session, following)
     session_rows.use_session(tx, session, used=used, fresh=hash_secret(following))
-    return Opened(session, _identity(tx, member, session), following)
+    return opened
 
 
 def end_session(tx: Transaction, session: str, *, caller: Principal) -> None:
@@ -149,15 +171,34 @@ def _end(tx: Transaction, member: str, actor: str, action: str, *, only: str = "
     return len(ended)
 
 
-def _identity(tx: Transaction, member: Member, session: Session) -> Identity:
-    return Identity(
+def _opened(tx: Transaction, member: Member, session: Session, token: SecretStr) -> Opened:
+    """
+    What a session gives: in the member's own enterprise the role and grants in groups, in another the grants alone.
+
+    Raises PERMISSION_DENIED (`NO_GRANT`) or, where either enterprise asks for it, FAILED_PRECONDITION
+    (`TOTP_ENROLLMENT_REQUIRED`).
+    """
+    own = enterprise_of(member.name) or ""
+    rights = rights_of(tx, member.name, session.acts_for, tx.now)
+    if session.acts_for != own and not rights.grants:
+        raise ServiceError(
+            Kind.PERMISSION_DENIED,
+            "NO_GRANT",
+            f"{session.acts_for} has granted you nothing, or it has ended",
+            metadata={"enterprise": session.acts_for},
+        )
+    for enterprise in {own, session.acts_for}:
+        second_factor.check_enrolled(tx, member, enterprise)
+    identity = Identity(
         kind="MEMBER",
         subject=member.name,
         enterprise=session.acts_for,
-        roles=frozenset({member.role}),
+        roles=frozenset({member.role}) if session.acts_for == own else frozenset(),
+        grants=rights.grants,
         session=session.id,
         authenticate_time=read_time(tx),
     )
+    return Opened(session, identity, token, rights.ends)
 
 
 def _audit(tx: Transaction, session: Session, action: str) -> None:

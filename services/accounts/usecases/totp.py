@@ -69,25 +69,24 @@ def confirm(tx: Transaction, vault: Vault, proof: Proof, code: str) -> list[Secr
 
 def check(tx: Transaction, vault: Vault, member: Member, code: str) -> None:
     """
-    Ask for a member's second factor at a login: a code of the app, or a recovery code.
+    Ask for a member's second factor at a login, if there is one: a code of the app, or a recovery code.
 
-    Raises UNAUTHENTICATED (`TOTP_REQUIRED`, `TOTP_INVALID`), or as `check_enrolled` does.
+    Raises UNAUTHENTICATED (`TOTP_REQUIRED`, `TOTP_INVALID`).
     """
     factor = rows.lock_factor(tx, member.name) if member.totp_enabled else None
     if factor is None:
-        check_enrolled(tx, member)
-    elif not code:
+        return
+    if not code:
         raise totp_required()
-    elif rows.use_recovery_code(tx, member.name, hash_secret(SecretStr(code.strip().lower()))):
+    if rows.use_recovery_code(tx, member.name, hash_secret(SecretStr(code.strip().lower()))):
         _audit(tx, member.name, member.name, "totp.recovery_code_used")
     else:
         _use_code(tx, vault, member.name, factor, code)
 
 
-def check_enrolled(tx: Transaction, member: Member) -> None:
-    """Raises FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`) when a member lacks a second factor that the enterprise asks for."""
-    enterprise = store.get_enterprise(tx, enterprise_of(member.name) or "")
-    if enterprise.second_factor_required and not member.totp_enabled:
+def check_enrolled(tx: Transaction, member: Member, enterprise: str) -> None:
+    """Raises FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`) when the enterprise asks for a second factor, and there is none."""
+    if not member.totp_enabled and store.get_enterprise(tx, enterprise).second_factor_required:
         raise enrollment_required()
 
 
