@@ -98,7 +98,7 @@ class Api:
         stage = self._admit(method, principal, path)
         if stage and principal.enterprise:
             self._stage_rates.take(method.access.feature, principal.enterprise, stage)
-            principal = replace(principal, limits=_limits(stage))
+            principal = replace(principal, limits=stage.limits.told())
         with self._limits.request(*limited):
             body = Body(receive, method.body_bytes, headers.get("content-length"))
             if method.shape is Shape.UPLOAD:
@@ -274,12 +274,6 @@ class Api:
             stopping.cancel()
             following.cancel()
             await asyncio.gather(following, stopping, return_exceptions=True)
-
-
-def _limits(stage: RolloutStage) -> dict[str, int]:
-    """What services are told of a stage's limits: those that there are."""
-    limits = {"bound_accounts": stage.limits.bound_accounts, "live_placements": stage.limits.live_placements}
-    return {name: most for name, most in limits.items() if most}
 
 
 async def _next(call: Any) -> Message | None:

@@ -201,10 +201,9 @@ class Gateway:
             ),
             EVENTS_PATH: events,
         }
+        below = {OFREP_PATH: ofrep, INVITATIONS_PATH: invitations}
         self.app = Observe(
-            _Paths(own, {OFREP_PATH: ofrep, INVITATIONS_PATH: invitations}, api),
-            answered=self._usage.answered,
-            leaving=lambda: health.leaving,
+            _Paths(own, below, api), answered=self._usage.answered, leaving=lambda: health.leaving
         )
 
     @asynccontextmanager

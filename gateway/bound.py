@@ -1,5 +1,6 @@
 """
-`/bound`: where a network sends the browser of somebody who agreed to a binding.
+`/bound`: where a network sends the browser of somebody who agreed to a binding that nobody was invited to (for those who were,
+see `gateway.invitations`).
 
 The page says what to do with what the network handed over. It completes nothing by itself: whoever started the binding does,
 with their own credentials.
@@ -19,7 +20,7 @@ h1{font-size:1.8rem}pre{background:#f2f4f7;padding:1rem;border-radius:8px;white-
 <h1>One step left</h1>
 <p>The network agreed. Whoever started the binding completes it within ten minutes:</p>
 <pre>POST /v1/enterprises/{enterprise}/accounts:completeBinding
-{"state": {{ state | tojson }}, "code": {{ code | tojson }}}</pre>
+{"state": {{ state | tojson }}, "code": {{ code | tojson }}{% if iss %}, "iss": {{ iss | tojson }}{% endif %}}</pre>
 {% else %}
 <h1>Nothing was bound</h1>
 <p>The network did not agree{% if error %}: {{ error }}{% endif %}. Start another binding when you want to try again.</p>
@@ -28,7 +29,7 @@ h1{font-size:1.8rem}pre{background:#f2f4f7;padding:1rem;border-radius:8px;white-
 
 async def bound(request: Request) -> Response:
     """Say what to do with the code, or that there is none. What stands in the URL is shown, escaped, and kept nowhere."""
-    answer = {name: request.query_params.get(name, "")[:2000] for name in ("code", "state", "error")}
+    answer = {name: request.query_params.get(name, "")[:2000] for name in ("code", "state", "error", "iss")}
     return HTMLResponse(
         _PAGE.render(answer),
         headers={

@@ -51,6 +51,11 @@ class StageLimits(_Part):
     bound_accounts: int = Field(default=0, ge=0)
     live_placements: int = Field(default=0, ge=0)
 
+    def told(self) -> dict[str, int]:
+        """What services are told of them: those that there are, and that services count."""
+        limits = {"bound_accounts": self.bound_accounts, "live_placements": self.live_placements}
+        return {name: most for name, most in limits.items() if most}
+
 
 class RolloutStage(_Part):
     """Where the rollout of a flag stands, and what its stage lets an enterprise do."""
