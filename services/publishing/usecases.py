@@ -518,10 +518,10 @@ def _check_target(tx: Transaction, freeze: Freeze, caller: Caller, *, asked: str
 
 
 def place_accounts(
-    tx: Transaction, enterprise: str, placed: Iterable[tuple[str, Collection[str]]], event_time: datetime
+    tx: Transaction, enterprise: str, placed: Iterable[tuple[str, Collection[str]]], version: int
 ) -> None:
-    """Keep where accounts are in the tree of groups: each with its groups, from the root."""
-    store.save_places(tx, enterprise, placed, event_time)
+    """Keep where accounts are in the tree of groups, each with its groups from the root; the largest version is right."""
+    store.save_places(tx, enterprise, placed, version)
 
 
 def bind_account(tx: Transaction, account: Account, event_time: datetime) -> None:

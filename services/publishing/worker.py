@@ -53,14 +53,14 @@ class Worker:
             sealed_token=told.sealed_token,
         )
         usecases.bind_account(tx, account, event.time)
-        usecases.place_accounts(tx, account.enterprise, [(account.name, told.groups)], event.time)
+        usecases.place_accounts(tx, account.enterprise, [(account.name, told.groups)], told.placement_version)
 
     @event_handler(AccountsPlaced)
     def on_accounts_placed(self, tx: Transaction, event: Event[AccountsPlaced]) -> None:
         placed = [(each.account, each.groups) for each in event.message.placements]
         if any(_enterprise(account) != event.message.enterprise for account, _ in placed):
             raise invalid("placements", "must be accounts of the same enterprise")
-        usecases.place_accounts(tx, event.message.enterprise, placed, event.time)
+        usecases.place_accounts(tx, event.message.enterprise, placed, event.message.placement_version)
 
     @event_handler(AccountReauthRequired)
     def on_account_reauth_required(self, tx: Transaction, event: Event[AccountReauthRequired]) -> None:

@@ -9,7 +9,7 @@ create table places (
   -- ids: the root first, its own group last
   groups text[] not null,
   -- of the newest event that was applied: an older one that arrives later changes nothing
-  event_time timestamptz not null,
+  version bigint not null,
   primary key (enterprise, account)
 );
 select chassis_tenant_table('places');

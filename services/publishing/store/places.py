@@ -1,7 +1,6 @@
 """Where accounts are in their enterprise's tree of groups."""
 
 from collections.abc import Collection, Iterable
-from datetime import datetime
 
 from services.chassis.database import Transaction
 
@@ -10,19 +9,19 @@ def save_places(
     tx: Transaction,
     enterprise: str,
     placed: Iterable[tuple[str, Collection[str]]],
-    event_time: datetime,
+    version: int,
 ) -> None:
-    """Keep places as an event tells them, the account and its groups from the root, unless a later one was applied."""
+    """Keep places as an event tells them, the account and its groups from the root, unless a newer one was applied."""
     # Sorted, so that of two events one waits for the other, and never each for each.
     tx.executemany(
         """
-        insert into places (enterprise, account, groups, event_time)
+        insert into places (enterprise, account, groups, version)
         values (%s, %s, %s, %s)
         on conflict (enterprise, account) do update set
-          groups = excluded.groups, event_time = excluded.event_time
-        where places.event_time <= excluded.event_time
+          groups = excluded.groups, version = excluded.version
+        where places.version <= excluded.version
         """,
-        [(enterprise, account, list(groups), event_time) for account, groups in sorted(placed)],
+        [(enterprise, account, list(groups), version) for account, groups in sorted(placed)],
     )
 
 

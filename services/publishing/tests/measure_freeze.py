@@ -8,7 +8,8 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from statistics import median
 
 from numerator.publishing.v1 import freezes_pb2 as pb
 from numerator.publishing.v1 import freezes_pb2_grpc as pb_grpc
+from numerator.publishing.v1 import publishing_pb2
 
 from services.chassis.clock import SystemClock
 from services.chassis.database import PLATFORM, Database, Tenant
@@ -42,7 +44,7 @@ TENANT = Tenant(ENTERPRISE)
 GROUP = "province"
 """The group that is frozen as a subtree; half of its accounts are in a branch below it."""
 SENDERS = 2
-WATCHED = 0.15
+WATCHED = 0.25
 """For how long, in seconds, the network is watched after each freeze; requests take up to 40 ms."""
 PATIENCE = 60.0
 
@@ -109,7 +111,7 @@ class Figures:
         answers: from each request of a freeze to its answer, in milliseconds.
         lasts: from each request to the last send on the frozen accounts, in milliseconds; 0 if there was none.
         in_flight: deliveries that the answers listed.
-        late: sends that began after a freeze's answer, and were not listed in it.
+        late: sends that began after a freeze's answer, and were not those that it listed as SENDING.
         left: deliveries that were not published in the end.
     """
 
@@ -163,15 +165,24 @@ def freeze_under_load(
             )
             answered = time.monotonic()
             time.sleep(WATCHED)  # what would come too late has time to come
-            known = {idempotency_key(each.delivery, revision=1) for each in frozen.in_flight}
             inside = [sent for sent in list(network.log) if int(sent.account) < accounts]
             stub.LiftFreeze(pb.LiftFreezeRequest(name=frozen.name))
             answers.append(1000 * (answered - asked))
             lasts.append(1000 * max(0.0, max((sent.time for sent in inside), default=asked) - asked))
-            listed += len(known)
-            late += sum(sent.time > answered and sent.key not in known for sent in inside)
+            listed += len(frozen.in_flight)
+            late += _late(frozen, [sent.key for sent in inside if sent.time > answered])
         left = _await_all(database)
     return Figures(accounts, freezes, len(network.log), tuple(answers), tuple(lasts), listed, late, left)
+
+
+def _late(frozen: pb.Freeze, keys: Sequence[str]) -> int:
+    """How many of these requests a freeze does not allow for: what it lists as SENDING may begin, once, and no other."""
+    allowed = Counter(
+        idempotency_key(each.delivery, revision=1)
+        for each in frozen.in_flight
+        if each.state == publishing_pb2.Delivery.SENDING
+    )
+    return (Counter(keys) - allowed).total()
 
 
 def _bind(database: Database, accounts: int) -> None:
@@ -185,7 +196,7 @@ def _bind(database: Database, accounts: int) -> None:
             tx,
             ENTERPRISE,
             [(each.name, [GROUP, "branch"] if number % 2 else [GROUP]) for number, each in enumerate(inside)],
-            tx.now,
+            1,
         )
 
 

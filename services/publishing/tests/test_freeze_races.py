@@ -1,5 +1,6 @@
 """Freezes against senders: real transactions at once, and the network's own log."""
 
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -90,3 +91,26 @@ def test_freeze__at_random_moments__nothing_begins_after_the_answer(
     assert figures.in_flight > 0, "no freeze met a send: this proves nothing"
     assert max(figures.answers) < 1000
     assert max(figures.lasts) < 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "function", "wrong"),
+    [
+        ("services.publishing.store", "stop_sending", lambda _tx, _enterprise: None),
+        ("services.publishing.store.deliveries", "join_sending", lambda _tx, enterprises: set(enterprises)),
+        ("services.publishing.store", "frozen", lambda _tx, _deliveries: set()),
+    ],
+    ids=["freeze does not wait", "senders do not join", "in doubt, sent again"],
+)
+def test_freeze__wrong_on_purpose__is_noticed(
+    make_database: Callable[..., TemporaryDatabase],
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    function: str,
+    wrong: Callable[..., object],
+) -> None:
+    """Without its lock, or with resends, the same measurement finds late sends: it can fail."""
+    monkeypatch.setattr(sys.modules[module], function, wrong)
+
+    assert freeze_under_load(make_database("publishing"), accounts=12, freezes=60, seed=3).late > 0

@@ -68,9 +68,9 @@ def brake(server: RunningServer) -> Brake:
     return Brake(server, member(ENTERPRISE))
 
 
-def place(database: Database, account: str, *groups: str, seconds: int = 0) -> None:
+def place(database: Database, account: str, *groups: str, version: int = 1) -> None:
     with database.transaction(TENANT) as tx:
-        usecases.place_accounts(tx, ENTERPRISE, [(account, groups)], NOON + timedelta(seconds=seconds))
+        usecases.place_accounts(tx, ENTERPRISE, [(account, groups)], version)
 
 
 def leased(database: Database) -> list[str]:
@@ -112,9 +112,9 @@ def test_freeze__group__holds_its_subtree_and_who_comes_into_it(
     brake.freeze(account_group=f"{GROUPS}/north")
     publish(database)
 
-    place(database, SECOND, "hq", "north", seconds=1)
+    place(database, SECOND, "hq", "north", version=2)
     assert leased(database) == [make_account(3).name]
-    place(database, FIRST, "hq", "south", seconds=1)
+    place(database, FIRST, "hq", "south", version=2)
     assert leased(database) == [FIRST]
 
 

@@ -7,7 +7,9 @@ from services.chassis.database import PLATFORM
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.measures import counted, measured
 from services.publishing import metrics, store, usecases
+from services.publishing.model.callers import ITSELF
 from services.publishing.model.deliveries import Posted, Refused
+from services.publishing.model.freezes import OnLift
 from services.publishing.tests.fakes import ENTERPRISE, make_account
 from services.publishing.tests.test_interactions import make_notification
 from services.publishing.tests.test_usecases import TENANT, bind, lease, posted, publish, receive, record
@@ -21,6 +23,8 @@ def read(database: TemporaryDatabase) -> dict[str, float]:
         "queued": measured("numerator_publishing_deliveries", state="QUEUED"),
         "sending": measured("numerator_publishing_deliveries", state="SENDING"),
         "oldest_due": measured("numerator_publishing_oldest_due_seconds"),
+        "frozen": measured("numerator_publishing_accounts_frozen"),
+        "held": measured("numerator_publishing_deliveries_held"),
         "new": measured("numerator_publishing_interactions_open", state="NEW"),
         "answering": measured("numerator_publishing_interactions_open", state="ANSWERING"),
     }
@@ -44,7 +48,7 @@ def test_deliveries__count_when_they_end(database: TemporaryDatabase) -> None:
 
 def test_gauges__are_the_work_that_is_left(database: TemporaryDatabase, clock: FixedClock) -> None:
     """What is queued, for how long the oldest is due, what is being sent, and who waits for an answer."""
-    nothing = dict.fromkeys(("queued", "sending", "oldest_due", "new", "answering"), 0)
+    nothing = dict.fromkeys(("queued", "sending", "oldest_due", "frozen", "held", "new", "answering"), 0)
     bind(database, make_account(1), make_account(2))
     publish(database)
     clock.advance(timedelta(seconds=90))
@@ -57,6 +61,24 @@ def test_gauges__are_the_work_that_is_left(database: TemporaryDatabase, clock: F
     assert waiting == {**nothing, "queued": 2, "oldest_due": 90}
     assert sending == {**nothing, "sending": 1}
     assert read(database) == {**nothing, "new": 1}
+
+
+def test_gauges__frozen__are_not_the_work_that_is_left(
+    database: TemporaryDatabase, clock: FixedClock
+) -> None:
+    """What a freeze holds is counted apart, and makes nothing look late."""
+    bind(database, make_account(1), make_account(2))
+    publish(database)
+    publish(database, accounts=(make_account(1).name,))
+    with database.transaction(TENANT) as tx:
+        usecases.create_freeze(
+            tx, ENTERPRISE, ENTERPRISE, reason="x", on_lift=OnLift.SEND, expire_time=None, caller=ITSELF
+        )
+    clock.advance(timedelta(seconds=90))
+
+    found = read(database)
+
+    assert (found["frozen"], found["held"], found["queued"], found["oldest_due"]) == (2, 3, 3, 0)
 
 
 def test_answers__tell_how_long_a_person_waited(database: TemporaryDatabase, clock: FixedClock) -> None:

@@ -194,7 +194,7 @@ def test_read__ones_own__also_after_the_group_was_lost(
     """Who made a publication may read it, and not its deliveries elsewhere."""
     own = stub(server, AGENCY)
     name = scheduled(database, own, NORTH)
-    place(database, NORTH, "hq", "south", seconds=1)
+    place(database, NORTH, "hq", "south", version=2)
 
     assert own.GetPublication(pb.GetPublicationRequest(name=name)).creator == AGENCY.subject
     assert not own.ListDeliveries(pb.ListDeliveriesRequest(parent=name)).deliveries
@@ -273,8 +273,8 @@ def test_interactions__out_of_reach__are_left_out_and_not_answered(
 
 def test_place__older_event_later__changes_nothing(database: TemporaryDatabase) -> None:
     """A place is as the newest event says, and is kept although it was told before the account was."""
-    place(database, make_account(9).name, "hq", "east", seconds=2)
-    place(database, make_account(9).name, "hq", "west", seconds=1)
+    place(database, make_account(9).name, "hq", "east", version=2)
+    place(database, make_account(9).name, "hq", "west", version=1)
     bind(database, make_account(9))
 
     with database.transaction(TENANT) as tx:

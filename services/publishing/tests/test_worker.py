@@ -9,7 +9,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from numerator.events.v1.accounts_pb2 import AccountBound, AccountReauthRequired, AccountUnbound
+from numerator.events.v1.accounts_pb2 import (
+    AccountBound,
+    AccountReauthRequired,
+    AccountsPlaced,
+    AccountUnbound,
+)
 
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM, Tenant
@@ -46,6 +51,53 @@ def test_account_bound__told__is_kept_as_its_server_is(database: TemporaryDataba
     assert (account.network_class, account.sealed_token) == (NetworkClass.B, b"sealed")
     assert (account.server, account.state) == ("https://example.social", AccountState.ACTIVE)
     assert "sealed'" not in repr(account)
+
+
+def test_accounts_placed__told_in_any_order__are_where_the_newest_event_says(
+    database: TemporaryDatabase, worker: Worker
+) -> None:
+    """A move may be heard of before the binding, or twice, or late; several accounts move in one event."""
+    second = make_account(2).name
+    moved = AccountsPlaced(
+        enterprise=ENTERPRISE,
+        placement_version=2,
+        placements=[
+            AccountsPlaced.Placement(account=second, groups=["hq", "south"]),
+            AccountsPlaced.Placement(account=ACCOUNT, groups=["hq", "north"]),
+        ],
+    )
+    bound = AccountBound(
+        account=ACCOUNT,
+        network="mastodon",
+        server="https://example.social",
+        groups=["hq"],
+        placement_version=1,
+    )
+    out = AccountsPlaced(
+        enterprise=ENTERPRISE, placements=[AccountsPlaced.Placement(account=second)], placement_version=3
+    )
+
+    with database.transaction(TENANT) as tx:
+        for told in (moved, bound, out, moved):
+            handle = worker.on_account_bound if told is bound else worker.on_accounts_placed
+            handle(tx, event(told))
+        found = store.places(tx, ENTERPRISE, [ACCOUNT, second])
+        bound.placement_version = 4
+        worker.on_account_bound(tx, event(bound))
+        again = store.places(tx, ENTERPRISE, [ACCOUNT])
+
+    assert found == {ACCOUNT: ("hq", "north"), second: ()}
+    assert again == {ACCOUNT: ("hq",)}
+
+
+def test_accounts_placed__of_another_enterprise__is_refused(
+    database: TemporaryDatabase, worker: Worker
+) -> None:
+    """An event that moves somebody else's account becomes a dead letter."""
+    told = AccountsPlaced(enterprise="enterprises/other", placements=[{"account": ACCOUNT}])
+
+    with database.transaction(TENANT) as tx, pytest.raises(ServiceError):
+        worker.on_accounts_placed(tx, event(told))
 
 
 def test_account__reauthorised_and_unbound__follows(database: TemporaryDatabase, worker: Worker) -> None:
