@@ -1,9 +1,11 @@
 """Roles in groups: who gives them to whom, what they hold and until when, and what is said about it."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.accounts.v1 import grants_pb2, groups_pb2
 from numerator.options.v1 import options_pb2
@@ -249,3 +251,52 @@ def test_explain__stays_within_reach(world: World) -> None:
             grants_pb2.ExplainAccessRequest(name=outside.name, subject=AGENCY, right="accounts.read")
         )
     assert reason_of(refused.value) == "NOT_FOUND"
+
+
+def calls(company: str, account: str, group: str, grant: str) -> list[tuple[str, Message]]:
+    """One call of each method of groups and grants that names something of an enterprise."""
+    place, label = groups_pb2.PlaceAccountsRequest, groups_pb2.LabelAccountsRequest
+    return [
+        ("CreateAccountGroup", groups_pb2.CreateAccountGroupRequest(parent=company, display_name="x")),
+        ("GetAccountGroup", groups_pb2.GetAccountGroupRequest(name=group)),
+        ("ListAccountGroups", groups_pb2.ListAccountGroupsRequest(parent=company)),
+        ("UpdateAccountGroup", groups_pb2.UpdateAccountGroupRequest(name=group, display_name="x")),
+        ("MoveAccountGroup", groups_pb2.MoveAccountGroupRequest(name=group)),
+        ("DeleteAccountGroup", groups_pb2.DeleteAccountGroupRequest(name=group)),
+        ("PlaceAccounts", place(parent=company, rows=[place.Row(account=account)])),
+        ("LabelAccounts", label(parent=company, rows=[label.Row(account=account, add=["x"])])),
+        (
+            "CreateGrant",
+            grants_pb2.CreateGrantRequest(
+                parent=company, member=f"{company}/members/x", role=options_pb2.EDITOR, group=group
+            ),
+        ),
+        ("ListGrants", grants_pb2.ListGrantsRequest(parent=company)),
+        ("DeleteGrant", grants_pb2.DeleteGrantRequest(name=grant)),
+        (
+            "ExplainAccess",
+            grants_pb2.ExplainAccessRequest(name=account, subject=AGENCY, right="accounts.read"),
+        ),
+    ]
+
+
+@pytest.mark.parametrize("tenant_check", [True, False])
+def test_calls__answer_as_if_others_did_not_exist(serve: Callable[..., World], *, tenant_check: bool) -> None:
+    """Every method, with the check of the calls and with row-level security alone: NOT_FOUND, and nothing changes."""
+    world = serve(tenant_check=tenant_check)
+    tree, spy = Tree.of(world), world.register(email="owner@kunlun.example").owner
+    account, grant = tree.bind("brand", "outlet"), tree.grant(AGENCY, "EDITOR", "outlet", days=1)
+    tables = ("account_groups", "accounts", "grants", "audit")
+    before = [world.rows(table, tree.company.name) for table in tables]
+    none = "enterprises/none"
+    for names in [
+        (tree.company.name, account.name, tree.groups["outlet"], grant.name),
+        (none, f"{none}/accounts/x", f"{none}/accountGroups/x", f"{none}/grants/x"),
+    ]:
+        for method, request in calls(*names):
+            stub = tree.as_(spy) if hasattr(tree.as_(spy), method) else tree.grants_as(spy)
+            with pytest.raises(grpc.RpcError) as refused:
+                getattr(stub, method)(request)
+            told = (method, refused.value.code(), reason_of(refused.value))
+            assert told == (method, grpc.StatusCode.NOT_FOUND, "NOT_FOUND")
+    assert [world.rows(table, tree.company.name) for table in tables] == before
