@@ -63,13 +63,16 @@ verify-containers: setup ## Measure every promise of the stack in containers, an
 verify-rollout: setup ## Measure every promise of staged rollouts, and print the table; SIZE=full takes more, and longer
 	@$(python) -m tests.verify.rollout $(foreach row,$(ROWS),--only $(row))
 
+verify-accounts: setup ## Measure every promise of accounts, and print the table
+	@$(python) -m tests.verify.accounts $(foreach row,$(ROWS),--only $(row))
+
 chaos: setup ## Kill, stop and poison, and count what comes of it
 	@$(python) -m tests.verify.chaos
 
 bench: setup ## Print speeds as ratios against a baseline of the same run
 	@$(python) -m tests.bench.ingest
 
-verify: verify-story verify-containers verify-rollout ## Measure everything that is promised so far
+verify: verify-story verify-containers verify-rollout verify-accounts ## Measure everything that is promised so far
 
 image: setup ## Build the images; OFFLINE=1 without network, VERSION=… names the version
 	@$(python) -m deploy.compose build $(if $(OFFLINE),--offline) $(if $(VERSION),--version $(VERSION))
@@ -105,4 +108,4 @@ protos: setup ## Build the stubs of protos/ anew
 proto-check: setup ## Check protos: lint, format, no breaking change since the last release
 	@$(python) -m deploy.local.buf
 
-.PHONY: help setup demo up down reset status logs test test-slow test-compose test-runbook check image compose-up compose-demo compose-down chaos bench verify verify-story verify-containers verify-rollout fmt lint types imports protos proto-check
+.PHONY: help setup demo up down reset status logs test test-slow test-compose test-runbook check image compose-up compose-demo compose-down chaos bench verify verify-story verify-containers verify-rollout verify-accounts fmt lint types imports protos proto-check

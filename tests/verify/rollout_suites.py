@@ -1,25 +1,17 @@
 """What suites and simulations of their own measure: rows 1, 4 to 8 of `make verify-rollout`, beside the running platform."""
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from xml.etree import ElementTree as ET
 
-from deploy.local.stubs import ROOT
-from services.chassis.clock import FixedClock
-from services.chassis.testing.databases import Databases, TemporaryDatabase
-from services.chassis.testing.servers import Servers
 from services.rollout.tests.crowd import speeds
 from services.rollout.tests.guardrail_simulation import ALPHA, simulate
 from services.rollout.tests.plan_simulation import simulate_against_reality
 from services.rollout.tests.tampering import KINDS, tamper_everywhere
 from tests.bench.decisions import ENTERPRISES, FLAGS, measure
 from tests.contract.openfeature.tools import CLIENTS, FROM_NPM, FROM_PYPI
+from tests.verify.suites import own_database, run_suite
 from tests.verify.table import Row
 
 REMEMBERED_P50, CLIENT_P99 = 1e-6, 100e-6
@@ -50,7 +42,7 @@ def decisions() -> Iterator[Row]:
 
 def simulations(plans: int) -> Iterator[Row]:
     """Row 4, what simulating says."""
-    with _database() as database:
+    with own_database("rollout") as database:
         figures = simulate_against_reality(database, plans)
     yield Row(
         f"simulate against reality, {figures.plans:,} random plans",
@@ -81,7 +73,7 @@ def simulated_guardrails(runs: int) -> Iterator[Row]:
 
 def tampering(places: int) -> Iterator[Row]:
     """Row 8, with a trail that is forged by a superuser of a database of its own."""
-    with _database() as database, TemporaryDirectory() as anchors:
+    with own_database("rollout") as database, TemporaryDirectory() as anchors:
         outcome = tamper_everywhere(database, Path(anchors), places)
     kinds = ", ".join(kind.__name__ for kind in KINDS)
     yield Row(
@@ -95,7 +87,7 @@ def tampering(places: int) -> Iterator[Row]:
 
 def waits() -> Iterator[Row]:
     """How long the service takes for a decision on everybody."""
-    with _database() as database:
+    with own_database("rollout") as database:
         figures = speeds(database)
     yield Row(
         f"{figures.tenants:,} enterprises: start, which lets all of them in; one more verification; kill",
@@ -103,19 +95,6 @@ def waits() -> Iterator[Row]:
         f"{figures.start:.1f} s, {figures.verification * 1e3:.1f} ms, {figures.kill * 1e3:.1f} ms (medians)",
         figures.start < START and figures.verification < VERIFICATION and figures.kill < KILL,
     )
-
-
-@contextmanager
-def _database() -> Iterator[TemporaryDatabase]:
-    """An empty database of rollout, on a server of its own."""
-    servers = Servers()
-    try:
-        databases = Databases(servers.postgres().url)
-        clock = FixedClock(datetime.now(UTC))
-        yield databases.make("rollout", clock=clock, statement_timeout=timedelta(minutes=1))
-        databases.drop_all()
-    finally:
-        servers.stop()
 
 
 def state_machine() -> Iterator[Row]:
@@ -149,24 +128,3 @@ def clients() -> Iterator[Row]:
         f"{told}; {len(passed)} tests in all" + "".join(f"; not: {name}" for name in failed),
         not failed and all(counts[name] for name in CLIENTS),
     )
-
-
-def run_suite(path: str, *options: str) -> tuple[list[str], list[str], dict[str, dict[str, str]]]:
-    """Run tests in a process of their own; the names of those that passed, of those that did not, and what each noted."""
-    with TemporaryDirectory() as folder:
-        report = Path(folder) / "suite.xml"
-        subprocess.run(
-            [sys.executable, "-m", "pytest", path, "-q", "-o", "junit_family=xunit1", f"--junitxml={report}", *options],
-            cwd=ROOT, check=False,
-        )  # fmt: skip
-        cases = list(ET.parse(report).getroot().iter("testcase"))
-    bad = {
-        case.attrib["name"]
-        for case in cases
-        if any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
-    }
-    noted = {
-        case.attrib["name"]: {each.attrib["name"]: each.attrib["value"] for each in case.iter("property")}
-        for case in cases
-    }
-    return [name for name in noted if name not in bad], sorted(bad), noted
