@@ -131,6 +131,7 @@ def programs(
                 "GATEWAY_PUBLIC_URL": f"http://127.0.0.1:{ports.gateway}",
                 "GATEWAY_METRICS_PORT": str(ports.metrics("gateway")),
                 "GATEWAY_PRIVATE_KEY_FILE": str(keys.gateway),
+                "GATEWAY_PUBLIC_KEYS_FILE": str(keys.gateway_public),
                 "GATEWAY_SNAPSHOT_FILE": str(home / "gateway-snapshot.json"),
                 **{f"GATEWAY_SERVICES__{name.upper()}": f"127.0.0.1:{ports.grpc(name)}" for name in SERVICES},
             },

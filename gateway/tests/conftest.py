@@ -39,6 +39,10 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 KEY = Ed25519PrivateKey.generate()
 PRIVATE_PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 PUBLIC_PEM = KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+NEXT_KEY = Ed25519PrivateKey.generate()
+NEXT_PRIVATE_PEM = NEXT_KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+NEXT_PUBLIC_PEM = NEXT_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+"""The services take this one, too."""
 NO_BROKER = "amqp://guest:guest@127.0.0.1:1/"
 
 
@@ -67,7 +71,7 @@ def service_servers():
     _open(rollouts)
     settings = SimpleNamespace(
         grpc_address="127.0.0.1:0",
-        principal_public_key=PUBLIC_PEM,
+        principal_public_key=PUBLIC_PEM + NEXT_PUBLIC_PEM,
         tenant_check=True,
         lame_duck_seconds=0.5,
         connection_age_seconds=0,
@@ -124,9 +128,8 @@ def services(service_servers):
 
 def make_settings(address: str, **more) -> GatewaySettings:
     return GatewaySettings(
-        private_key=PRIVATE_PEM,
         services=dict.fromkeys(("gatewaytest", "accounts", "analytics", "rollout"), address),
-        **{"amqp_url": NO_BROKER, **more},
+        **{"amqp_url": NO_BROKER, "private_key": PRIVATE_PEM, **more},
     )
 
 

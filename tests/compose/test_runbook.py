@@ -13,6 +13,7 @@ import pytest
 
 from deploy.compose.stack import Stack
 from deploy.demo.client import eventually
+from deploy.demo.story import PASSWORD
 from deploy.local.stubs import ROOT
 from tests.compose.conftest import Note
 from tests.compose.outside import Outside, under_load
@@ -24,7 +25,16 @@ CHAPTERS = {
 }
 """The commands of each chapter: its `sh` blocks."""
 
-PLAYED = ["DeadLetters", "The broker lost its disk", "Upgrade", "Back up", "Stop", "Restore"]
+PLAYED = [
+    "DeadLetters",
+    "The broker lost its disk",
+    "The key of access tokens",
+    "The old key of access tokens",
+    "Upgrade",
+    "Back up",
+    "Stop",
+    "Restore",
+]
 """The chapters whose promises have a test of their own. The others' commands must succeed, in the order of the text."""
 
 REFUSE = """
@@ -175,6 +185,34 @@ def test_broker__disk_lost_under_load__nothing_is_lost(
         "that only the broker had: 0 lost",
     )
     assert doubled == []
+
+
+@pytest.mark.slow
+def test_signing_key__rolled_over_under_load__no_request_fails(
+    stack: Stack, outside: Outside, operator: Operator, record_property: Note
+) -> None:
+    """Another key signs, and nobody notices; the old one goes when nobody has a token of it any more."""
+
+    def keys() -> list[str]:
+        answer = httpx.get(f"{stack.gateway_url}/.well-known/jwks.json").raise_for_status()
+        return [each["kid"] for each in answer.json()["keys"]]
+
+    (old,) = keys()
+    with under_load(outside, pause=0.2) as rolled:
+        operator.follow("The key of access tokens")
+    new, kept = keys()
+    # As all have after two hours.
+    outside.story.owner = outside.story.public.login("owner@tianshan.example", PASSWORD)
+    with under_load(outside, pause=0.2) as ended:
+        operator.follow("The old key of access tokens")
+
+    record_property(
+        "4. Another key for access tokens, under load",
+        f"{rolled.done + ended.done} requests, {len(rolled.failures + ended.failures)} failed",
+    )
+    assert rolled.failures + ended.failures == []
+    assert kept == old != new
+    assert keys() == [new]
 
 
 @pytest.mark.slow
