@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import binding_pb2 as pb
 from numerator.accounts.v1 import binding_pb2_grpc as pb_grpc
+from numerator.accounts.v1 import groups_pb2, groups_pb2_grpc
 from numerator.events.v1 import accounts_pb2 as events
 
 from services.accounts.model.invitations import ROW_STEPS, RowState, RowStep
@@ -138,8 +139,6 @@ def test_invitation__binds_its_account(campaign: Campaign) -> None:
 
 def test_invitation__group_is_where_the_account_will_be(campaign: Campaign) -> None:
     """As with a binding by a member."""
-    from numerator.accounts.v1 import groups_pb2, groups_pb2_grpc
-
     groups = groups_pb2_grpc.GroupServiceStub(campaign.world.running.as_(campaign.company.owner))
     group = groups.CreateAccountGroup(
         groups_pb2.CreateAccountGroupRequest(parent=campaign.company.name, display_name="West")
@@ -426,11 +425,11 @@ def test_rights__are_needed(campaign: Campaign, kind: str, expected: grpc.Status
         assert refusal(call)[0] is expected
     opening = pb.OpenInvitationRequest(parent=campaign.company.name, token="x", browser="x")
     assert refusal(lambda: campaign.owner.OpenInvitation(opening))[1] == "CALLER_NOT_ALLOWED"
-    read = lambda: stub.GetBindingBatch(pb.GetBindingBatchRequest(name=made.batch.name))  # noqa: E731
+    get = pb.GetBindingBatchRequest(name=made.batch.name)
     if kind == "stranger":
-        assert refusal(read)[0] is grpc.StatusCode.NOT_FOUND
+        assert refusal(lambda: stub.GetBindingBatch(get))[0] is grpc.StatusCode.NOT_FOUND
     else:
-        assert read() == made.batch
+        assert stub.GetBindingBatch(get) == made.batch
 
 
 def test_rows__other_servers(campaign: Campaign) -> None:
