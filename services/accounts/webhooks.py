@@ -28,7 +28,7 @@ from services.accounts.settings import Settings
 from services.accounts.store import webhooks as rows
 from services.accounts.usecases import webhooks
 from services.accounts.usecases.secrets import Vault
-from services.accounts.usecases.webhooks import CHANGES, Assignment
+from services.accounts.usecases.webhooks import CHANGES, Assignment, Recorded
 from services.chassis.clock import Clock, SystemClock
 from services.chassis.database import PLATFORM, Database, Subscription, Tenant
 from services.chassis.errors import ServiceError
@@ -106,7 +106,7 @@ class Sender:
             group.create_task(self._serve(stopping, failing=True, places=self._options.failing_concurrency))
 
     async def _serve(self, stopping: asyncio.Event, *, failing: bool, places: int) -> None:
-        under_way: set[asyncio.Task[None]] = set()
+        under_way: set[asyncio.Task[bool]] = set()
         with self._database.changes_listener().subscribe(CHANGES) as wake:
             stop = asyncio.create_task(_wake_on(stopping, wake))
             while not stopping.is_set():
@@ -116,7 +116,7 @@ class Sender:
                 for assignment in assignments:
                     task = asyncio.create_task(self._work(assignment), name=assignment.lease.endpoint.name)
                     under_way.add(task)
-                    task.add_done_callback(partial(_finish, under_way, wake))
+                    task.add_done_callback(partial(_finish, under_way, places, wake))
                 if len(assignments) < room or not room:
                     await asyncio.to_thread(wake.wait, wait)
             await stop
@@ -147,8 +147,12 @@ class Sender:
             _log.warning("lease.failed", error=repr(error))
             return [], _AFTER_FAILURE
 
-    async def _work(self, assignment: Assignment) -> None:
-        """Send what is due for one endpoint, two at a time, until something fails or the time is over."""
+    async def _work(self, assignment: Assignment) -> bool:
+        """
+        Send what is due for one endpoint, two at a time, until something fails or the time is over.
+
+        Returns whether something more is due for it.
+        """
         endpoint, left = assignment.lease.endpoint, list(reversed(assignment.deliveries))
         made: list[tuple[Delivery, Attempt]] = []
         end = self._clock.now() + self._options.batch_time
@@ -160,15 +164,17 @@ class Sender:
 
         await asyncio.gather(send(), send())
 
-        def record() -> bool:
+        def record() -> Recorded | None:
             with self._database.transaction(Tenant(enterprise_of(endpoint.name) or "")) as tx:
-                after = webhooks.record(tx, assignment.lease, made, _random.random)
-                if after and after.disabled_by:
-                    _log.warning("endpoint.disabled", endpoint=endpoint.name, reason=after.disabled_by)
-            return after is not None
+                return webhooks.record(tx, assignment.lease, made, _random.random)
 
-        if not await self._record(endpoint.name, record, self._clock.now() + self._options.lease):
+        recorded = await self._record(endpoint.name, record, self._clock.now() + self._options.lease)
+        if recorded is None:
             _log.warning("outcome.too_late", endpoint=endpoint.name, fence=assignment.lease.fence)
+            return False
+        if recorded.endpoint.disabled_by:
+            _log.warning("endpoint.disabled", endpoint=endpoint.name, reason=recorded.endpoint.disabled_by)
+        return recorded.due
 
     async def _attempt(self, assignment: Assignment, delivery: Delivery) -> Attempt:
         endpoint, began = assignment.lease.endpoint, self._clock.now()
@@ -211,7 +217,9 @@ class Sender:
         )
         return Attempt(began, duration, status, error, retry_after)
 
-    async def _record(self, endpoint: str, record: Callable[[], bool], until: datetime) -> bool:
+    async def _record(
+        self, endpoint: str, record: Callable[[], Recorded | None], until: datetime
+    ) -> Recorded | None:
         """Record outcomes, again and again while the lease may last: else all is sent once more."""
         while True:
             try:
@@ -219,7 +227,7 @@ class Sender:
             except (ServiceError, psycopg.Error) as error:
                 _log.warning("outcome.not_recorded", endpoint=endpoint, error=repr(error))
                 if self._clock.now() >= until:
-                    return False
+                    return None
                 await asyncio.sleep(_AFTER_FAILURE)
 
 
@@ -235,12 +243,16 @@ def _retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     return max((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now, timedelta())
 
 
-def _finish(under_way: set[asyncio.Task[None]], wake: Subscription, task: asyncio.Task[None]) -> None:
+def _finish(
+    under_way: set[asyncio.Task[bool]], places: int, wake: Subscription, task: asyncio.Task[bool]
+) -> None:
     """One place is free again. What a bug raised ends the work on one endpoint; its lease ends by itself."""
+    was_full = len(under_way) == places
     under_way.discard(task)
-    wake.wake()
     if not task.cancelled() and (error := task.exception()):
         _log.error("work.left", resource=task.get_name(), exc_info=error)
+    if was_full or (not task.cancelled() and not task.exception() and task.result()):
+        wake.wake()
 
 
 async def _wake_on(event: asyncio.Event, subscription: Subscription) -> None:

@@ -522,9 +522,13 @@ def save_attempts(tx: Transaction, made: Sequence[tuple[Delivery, Attempt]]) -> 
     )
 
 
-def release(tx: Transaction, endpoint: Endpoint) -> None:
-    """Give a lease back: the endpoint is due with its next delivery, but not before it has rested."""
-    tx.execute(
+def release(tx: Transaction, endpoint: Endpoint) -> datetime | None:
+    """
+    Give a lease back: the endpoint is due with its next delivery, but not before it has rested.
+
+    Returns when that is; None when nothing waits.
+    """
+    row = tx.execute(
         """
         update webhook_endpoints e set
           lease_until = null,
@@ -532,7 +536,8 @@ def release(tx: Transaction, endpoint: Endpoint) -> None:
             select greatest(min(d.due_time), %(rest)s::timestamptz) from webhook_deliveries d
             where d.enterprise = e.enterprise and d.endpoint = e.name and d.state = 'PENDING' having count(*) > 0
           )
-        where enterprise = %(enterprise)s and name = %(name)s
+        where enterprise = %(enterprise)s and name = %(name)s returning due_time
         """,
         {"enterprise": enterprise_of(endpoint.name), "name": endpoint.name, "rest": endpoint.rest_until},
-    )
+    ).fetchone()
+    return row["due_time"] if row else None

@@ -152,9 +152,7 @@ def tell(tx: Transaction, event: Event[Message]) -> int:
 def send_ping(tx: Transaction, endpoint: str, *, caller: Principal) -> Delivery:
     """Have a `test.ping` sent. Raises NOT_FOUND or FAILED_PRECONDITION (`ENDPOINT_DISABLED`)."""
     _lock_enabled(tx, endpoint)
-    delivery = _delivery(
-        tx, endpoint, new_id(), event_type=PING, time=tx.now, told=ping(endpoint, tx.now)
-    )
+    delivery = _delivery(tx, endpoint, new_id(), event_type=PING, time=tx.now, told=ping(endpoint, tx.now))
     _deliver(tx, [delivery])
     _audit(tx, caller.subject, "webhook_endpoint.tested", endpoint)
     return delivery
@@ -265,33 +263,48 @@ def _opened(vault: Vault, kept: rows.SealedSecret) -> list[SecretStr]:
     return [key.open(kept.sealed, rows.secret_resource(kept.endpoint, kept.version), rows.SECRET)]
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """
+    What an assignment has come to.
+
+    Attributes:
+        endpoint: as it is now.
+        due: whether something more is to be sent to it at once.
+    """
+
+    endpoint: Endpoint
+    due: bool = False
+
+
 def record(
     tx: Transaction,
     leased: rows.Lease,
     made: Sequence[tuple[Delivery, Attempt]],
     random: Callable[[], float],
-) -> Endpoint | None:
+) -> Recorded | None:
     """
     Take in what came of an assignment, in the order in which it came, and give the lease back.
 
-    Returns the endpoint as it is then; None when the lease had ended, and somebody else may have sent the same.
+    Returns None when the lease had ended, and somebody else may have sent the same.
     """
-    endpoint = rows.lock_leased(tx, leased)
+    before = endpoint = rows.lock_leased(tx, leased)
     if endpoint is None:
         return None
     rows.save_attempts(tx, [(delivery.after(attempt, tx.now, random), attempt) for delivery, attempt in made])
     for _, attempt in made:
         if endpoint.state is EndpointState.ENABLED:
             endpoint = endpoint.after(attempt, tx.now, random)
-    rows.save_endpoint(tx, endpoint)
-    if endpoint.state is EndpointState.DISABLED and endpoint.disabled_by:
+    if endpoint != before:
+        rows.save_endpoint(tx, endpoint)
+    metrics.webhook_attempts(tx, made)
+    if endpoint.disabled_by:
         reason = endpoint.disabled_by
         _audit(tx, ACTOR, "webhook_endpoint.disabled", endpoint.name, reason=reason)
         tx.emit(WebhookEndpointDisabled(endpoint=endpoint.name, reason=reason), subject=endpoint.name)
-    else:
-        rows.release(tx, endpoint)
-    metrics.webhook_attempts(tx, made)
-    return endpoint
+        return Recorded(endpoint)
+    due = rows.release(tx, endpoint)
+    return Recorded(endpoint, due=due is not None and due <= tx.now)
 
 
 def _audit(tx: Transaction, actor: str, action: str, subject: str, **detail: str | Sequence[str]) -> None:
