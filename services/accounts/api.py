@@ -9,6 +9,8 @@ from numerator.accounts.v1 import (
     audit_pb2_grpc,
     binding_pb2,
     binding_pb2_grpc,
+    enterprises_pb2,
+    enterprises_pb2_grpc,
     grants_pb2,
     grants_pb2_grpc,
     groups_pb2,
@@ -31,6 +33,7 @@ from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.binding import BindingServicer
+from services.accounts.rpc.enterprises import EnterpriseServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.health import HealthServicer
@@ -78,6 +81,12 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     sessions = sessions_pb2.DESCRIPTOR.services_by_name["SessionService"]
     server.add(
         sessions_pb2_grpc.add_SessionServiceServicer_to_server, SessionServicer(database, vault), sessions
+    )
+    enterprises = enterprises_pb2.DESCRIPTOR.services_by_name["EnterpriseService"]
+    server.add(
+        enterprises_pb2_grpc.add_EnterpriseServiceServicer_to_server,
+        EnterpriseServicer(database),
+        enterprises,
     )
     members = members_pb2.DESCRIPTOR.services_by_name["MemberService"]
     server.add(members_pb2_grpc.add_MemberServiceServicer_to_server, MemberServicer(database, vault), members)

@@ -1,6 +1,6 @@
 """The SQL of rollouts, of what is known of enterprises, and of the records of who is in: model objects in and out."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -185,15 +185,30 @@ def anchored_stages(tx: Transaction, rollout: str) -> frozenset[str]:
 # What is known of enterprises
 
 
-def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> bool:
-    """Remember whether an enterprise is verified, unless something newer is known. Whether this was news."""
+def save_enterprise(
+    tx: Transaction,
+    enterprise: str,
+    *,
+    verified: bool,
+    told: datetime,
+    attributes: Mapping[str, str] | None = None,
+) -> bool:
+    """Remember what was told of an enterprise, unless something newer is known. Whether this was news."""
     saved = tx.execute(
         """
-        insert into enterprises as known (enterprise, verified, told_time) values (%s, %s, %s)
-        on conflict (enterprise) do update set verified = excluded.verified, told_time = excluded.told_time
+        insert into enterprises as known (enterprise, verified, told_time, told_attributes)
+        values (%(enterprise)s, %(verified)s, %(told)s, coalesce(%(attributes)s::jsonb, '{}'))
+        on conflict (enterprise) do update set
+          verified = excluded.verified, told_time = excluded.told_time,
+          told_attributes = coalesce(%(attributes)s::jsonb, known.told_attributes)
           where known.told_time < excluded.told_time
         """,
-        (enterprise, verified, told),
+        {
+            "enterprise": enterprise,
+            "verified": verified,
+            "told": told,
+            "attributes": None if attributes is None else Jsonb(dict(attributes)),
+        },
     )
     return saved.rowcount == 1
 
@@ -201,7 +216,7 @@ def save_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: d
 def save_attributes(tx: Transaction, enterprise: str, attributes: dict[str, str]) -> bool:
     """Replace what operators set of an enterprise. False when it is not known."""
     saved = tx.execute(
-        "update enterprises set attributes = %s where enterprise = %s", (Jsonb(attributes), enterprise)
+        "update enterprises set set_attributes = %s where enterprise = %s", (Jsonb(attributes), enterprise)
     )
     return saved.rowcount == 1
 

@@ -323,14 +323,22 @@ def approve(tx: Transaction, name: str, etag: str, actor: str, gate: str) -> Rol
 # One enterprise
 
 
-def remember_enterprise(tx: Transaction, enterprise: str, *, verified: bool, told: datetime) -> None:
+def remember_enterprise(
+    tx: Transaction,
+    enterprise: str,
+    *,
+    verified: bool,
+    told: datetime,
+    attributes: Mapping[str, str] | None = None,
+) -> None:
     """
     Take in what accounts told of an enterprise at a moment, and decide on it in every rollout.
 
+    `attributes` are what rules may ask besides; those that operators set here go before. None leaves them as they are.
     What is older than what is known changes nothing: events of one enterprise may come in any order.
     """
     store.lock(tx)
-    if store.save_enterprise(tx, enterprise, verified=verified, told=told):
+    if store.save_enterprise(tx, enterprise, verified=verified, told=told, attributes=attributes):
         _reconsider(tx, enterprise, actor="accounts")
 
 

@@ -3,6 +3,7 @@
 from datetime import UTC, timedelta
 
 from numerator.events.v1.accounts_pb2 import (
+    EnterpriseChanged,
     EnterpriseRegistered,
     EnterpriseVerificationRevoked,
     EnterpriseVerified,
@@ -32,17 +33,44 @@ class Worker:
 
     @event_handler(EnterpriseRegistered, scope=PLATFORM)
     def on_enterprise_registered(self, tx: Transaction, event: Event[EnterpriseRegistered]) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, verified=False, told=event.time)
+        told = event.message
+        said = {"industry": told.industry, "region": told.region}
+        attributes = {key: value for key, value in said.items() if value}
+        usecases.remember_enterprise(
+            tx, told.enterprise, verified=False, told=event.time, attributes=attributes
+        )
+
+    @event_handler(EnterpriseChanged, scope=PLATFORM)
+    def on_enterprise_changed(self, tx: Transaction, event: Event[EnterpriseChanged]) -> None:
+        usecases.remember_enterprise(
+            tx,
+            event.message.enterprise,
+            verified=event.message.verified,
+            told=event.time,
+            attributes=_attributes(event.message),
+        )
 
     @event_handler(EnterpriseVerified, scope=PLATFORM)
     def on_enterprise_verified(self, tx: Transaction, event: Event[EnterpriseVerified]) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, verified=True, told=event.time)
+        usecases.remember_enterprise(
+            tx,
+            event.message.enterprise,
+            verified=True,
+            told=event.time,
+            attributes=_attributes(event.message),
+        )
 
     @event_handler(EnterpriseVerificationRevoked, scope=PLATFORM)
     def on_enterprise_verification_revoked(
         self, tx: Transaction, event: Event[EnterpriseVerificationRevoked]
     ) -> None:
-        usecases.remember_enterprise(tx, event.message.enterprise, verified=False, told=event.time)
+        usecases.remember_enterprise(
+            tx,
+            event.message.enterprise,
+            verified=False,
+            told=event.time,
+            attributes=_attributes(event.message),
+        )
 
     @event_handler(GuardrailMeasured, scope=PLATFORM)
     def on_guardrail_measured(self, tx: Transaction, event: Event[GuardrailMeasured]) -> None:
@@ -94,3 +122,11 @@ class Worker:
     def _prune(self, database: Database) -> int:
         with database.transaction(PLATFORM) as tx:
             return measurements.prune(tx)
+
+
+def _attributes(
+    told: EnterpriseChanged | EnterpriseVerified | EnterpriseVerificationRevoked,
+) -> dict[str, str]:
+    """What rules may ask of what accounts told."""
+    said = {**told.attributes, "industry": told.industry, "region": told.region, "tier": told.tier}
+    return {key: value for key, value in said.items() if value}

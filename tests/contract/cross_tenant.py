@@ -54,6 +54,7 @@ BODIES: Mapping[str, Any] = {
     "CreateMemberInvitation": {"email": "x@example.org", "role": "EDITOR"},
     "AcceptMemberInvitation": {"token": "x", "displayName": "X", "password": "long enough, is it not"},
     "EnrollTotp": {"email": "x@example.org", "password": "x"},
+    "CreateReviewNote": {"text": "x"},
     "ConfirmTotp": {"email": "x@example.org", "password": "x", "totp": "123456"},
     "AuthenticateClient": {"clientId": "x", "clientSecret": "x"},
     "ApplyPlan": {"plan": _PLAN},
@@ -99,7 +100,10 @@ What requests need besides the names of resources, as proto-JSON.
 That it is enough is shown by the controls, for what enterprises may call. The rest is to be refused whatever it says.
 """
 
-ITEMS: Mapping[str, Any] = {"numerator.publishing.v1.Variant": {"text": "X"}}
+ITEMS: Mapping[str, Any] = {
+    "numerator.accounts.v1.Client.Grant": {"scope": "accounts.read"},
+    "numerator.publishing.v1.Variant": {"text": "X"},
+}
 """The same for the items of lists, by type."""
 
 _LAST = ("Delete", "Unbind", "End", "Cancel")

@@ -89,3 +89,17 @@ create table recovery_codes (
   foreign key (enterprise, member) references second_factors (enterprise, member) on delete cascade
 );
 select chassis_tenant_table('recovery_codes');
+
+-- What operators say of an enterprise, for the audiences of rollouts; and what they say to each other, which it is not told.
+alter table enterprises add column tier text not null default '';
+alter table enterprises add column attributes jsonb not null default '{}';
+create table review_notes (
+  enterprise text not null references enterprises,
+  name text not null,
+  author text not null,
+  text text not null,
+  create_time timestamptz not null,
+  primary key (enterprise, name)
+);
+create index review_notes_by_age on review_notes (enterprise, create_time, name);
+select chassis_tenant_table('review_notes');

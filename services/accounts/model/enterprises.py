@@ -1,15 +1,26 @@
 """Enterprises and their verification."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from services.chassis.errors import Kind, ServiceError
+from services.chassis.errors import FieldViolation, Kind, ServiceError, invalid_fields
 from services.chassis.names import NamePattern
 
 ENTERPRISE_NAME = NamePattern("enterprises/{enterprise}")
+REVIEW_NOTE_NAME = NamePattern("enterprises/{enterprise}/reviewNotes/{review_note}")
+
+MOST_ATTRIBUTES = 32
+"""How many attributes operators can give an enterprise."""
+
+_ATTRIBUTE_LENGTH = 200
+_ATTRIBUTE_KEY = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_RESERVED = frozenset(
+    {"verified", "enterprise", "industry", "region", "tier", "bucket", "admissions", "targetingkey"}
+)
 
 
 class Verification(StrEnum):
@@ -29,6 +40,7 @@ class VerificationStep(StrEnum):
     VERIFY = "VERIFY"
     REJECT = "REJECT"
     REVOKE = "REVOKE"
+    RESTORE = "RESTORE"
 
 
 VERIFICATION_STEPS: Mapping[tuple[Verification, VerificationStep], Verification] = {
@@ -38,6 +50,7 @@ VERIFICATION_STEPS: Mapping[tuple[Verification, VerificationStep], Verification]
     (Verification.PENDING, VerificationStep.VERIFY): Verification.VERIFIED,
     (Verification.PENDING, VerificationStep.REJECT): Verification.REJECTED,
     (Verification.VERIFIED, VerificationStep.REVOKE): Verification.REVOKED,
+    (Verification.REVOKED, VerificationStep.RESTORE): Verification.VERIFIED,
 }
 """All that may happen; what is not here is refused."""
 
@@ -51,6 +64,8 @@ class Enterprise:
         verification_note: what the operator who decided last wrote to it.
         revision: grows with every change.
         second_factor_required: whether every member needs a second factor.
+        tier: what operators call it; may be empty.
+        attributes: what operators say of it, for the audiences of rollouts. Cannot be changed.
     """
 
     name: str
@@ -63,6 +78,8 @@ class Enterprise:
     verification_note: str = ""
     revision: int = 1
     second_factor_required: bool = False
+    tier: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     def after(self, step: VerificationStep, *, note: str, now: datetime) -> Self:
         """
@@ -85,3 +102,29 @@ class Enterprise:
             update_time=now,
             revision=self.revision + 1,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewNote:
+    """What an operator (`author`) wrote on an enterprise for other operators."""
+
+    name: str
+    author: str
+    text: str
+    create_time: datetime
+
+
+def check_attributes(attributes: Mapping[str, str]) -> None:
+    """Raises INVALID_ARGUMENT, naming each attribute that cannot be: its key, or the length of its value."""
+    violations = [
+        FieldViolation(
+            f"attributes[{key}]",
+            f"the key must be a word of a-z, 0-9 and _, and none that we set; the value at most {_ATTRIBUTE_LENGTH} characters",
+        )
+        for key, value in sorted(attributes.items())
+        if not _ATTRIBUTE_KEY.fullmatch(key) or key in _RESERVED or len(value) > _ATTRIBUTE_LENGTH
+    ]
+    if len(attributes) > MOST_ATTRIBUTES:
+        violations.append(FieldViolation("attributes", f"at most {MOST_ATTRIBUTES}"))
+    if violations:
+        raise invalid_fields(violations)

@@ -35,6 +35,9 @@ def enterprise(model: Enterprise) -> pb.Enterprise:
         create_time=time(model.create_time),
         update_time=time(model.update_time),
         etag=etag_of(model.revision),
+        second_factor_required=model.second_factor_required,
+        tier=model.tier,
+        attributes=model.attributes,
     )
 
 

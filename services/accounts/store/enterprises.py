@@ -1,5 +1,7 @@
 """Enterprises."""
 
+from psycopg.types.json import Jsonb
+
 from services.accounts.model import (
     Enterprise,
     Verification,
@@ -31,14 +33,21 @@ def insert_enterprise(tx: Transaction, enterprise: Enterprise) -> None:
 
 
 def update_enterprise(tx: Transaction, enterprise: Enterprise) -> None:
-    """Keep what may change of an enterprise: its verification."""
+    """Keep what may change of an enterprise."""
     tx.execute(
         """
         update enterprises
-        set verification = %s, verification_note = %s, revision = %s, update_time = %s
+        set display_name = %s, industry = %s, region = %s, second_factor_required = %s, tier = %s, attributes = %s,
+            verification = %s, verification_note = %s, revision = %s, update_time = %s
         where enterprise = %s
         """,
         (
+            enterprise.display_name,
+            enterprise.industry,
+            enterprise.region,
+            enterprise.second_factor_required,
+            enterprise.tier,
+            Jsonb(dict(enterprise.attributes)),
             enterprise.verification,
             enterprise.verification_note,
             enterprise.revision,
@@ -94,4 +103,6 @@ def _enterprise(row: Row) -> Enterprise:
         verification_note=row["verification_note"],
         revision=row["revision"],
         second_factor_required=row["second_factor_required"],
+        tier=row["tier"],
+        attributes=row["attributes"],
     )

@@ -107,7 +107,8 @@ def save_member(tx: Transaction, member: Member) -> None:
 
 
 def delete_member(tx: Transaction, name: str) -> None:
-    """Forget a member, with sessions and second factor."""
+    """Forget a member, with sessions, second factor and grants in the own enterprise."""
+    tx.execute("delete from grants where enterprise = %s and member = %s", (enterprise_of(name), name))
     tx.execute("delete from members where enterprise = %s and name = %s", (enterprise_of(name), name))
 
 
@@ -118,15 +119,6 @@ def count_owners(tx: Transaction, enterprise: str) -> int:
     )
     count: int = found.fetchall()[0]["count"]
     return count
-
-
-def read_login(tx: Transaction, name: str) -> Login:
-    """A member and what is kept of the password. Raises NOT_FOUND."""
-    found = tx.execute(
-        "select * from members where enterprise = %s and name = %s", (enterprise_of(name), name)
-    )
-    row = only(found, name)
-    return Login(_member(row), row["password_hash"])
 
 
 def replace_password_hash(tx: Transaction, name: str, *, before: str, after: str) -> bool:

@@ -140,7 +140,7 @@ class _Following:
     def follow(self, plan: Plan, crowd: list[dict[str, Any]], begin: int, steps: list[Step]) -> None:
         for number, one in enumerate(crowd, start=1):
             self._tx.execute(
-                "insert into enterprises (enterprise, verified, attributes, told_time) values (%s, %s, %s, %s)",
+                "insert into enterprises (enterprise, verified, set_attributes, told_time) values (%s, %s, %s, %s)",
                 (
                     _name(number),
                     one["verified"],

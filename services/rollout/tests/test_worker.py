@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from numerator.events.v1 import rollout_pb2 as events
 from numerator.events.v1.accounts_pb2 import (
+    EnterpriseChanged,
     EnterpriseRegistered,
     EnterpriseVerificationRevoked,
     EnterpriseVerified,
@@ -24,11 +25,13 @@ from services.chassis.testing.broker import Broker
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.processes import Processes
 from services.chassis.testing.rpc import gateway, member, metadata_of, operator
+from services.rollout import usecases
 from services.rollout.tests.world import EDITION, OTHER, World, enterprise, plan
 
 ONE = enterprise(1)
 HANDLERS: dict[type[Message], str] = {
     EnterpriseRegistered: "on_enterprise_registered",
+    EnterpriseChanged: "on_enterprise_changed",
     EnterpriseVerified: "on_enterprise_verified",
     EnterpriseVerificationRevoked: "on_enterprise_verification_revoked",
 }
@@ -46,11 +49,11 @@ def where(world: World, name: str = EDITION) -> tuple[str, str, str]:
 # What accounts tells
 
 
-def hear(world: World, kind: type[Message], after: int) -> None:
+def hear(world: World, kind: type[Message], after: int, **said: object) -> None:
     """The worker hears an event that was told so many seconds after noon."""
     told = world.clock.now() + timedelta(seconds=after)
     with world.database.transaction(PLATFORM) as tx:
-        event = Event("id", "type", ONE, ONE, told, kind(enterprise=ONE))
+        event = Event("id", "type", ONE, ONE, told, kind(enterprise=ONE, **said))
         getattr(world.worker, HANDLERS[kind])(tx, event)
 
 
@@ -79,6 +82,27 @@ def test_events__in_any_order__the_newest_word_counts(
         hear(world, kind, after)
 
     assert [each.reason for each in world.admissions()] == [reason]
+
+
+def test_events__carry_what_rules_may_ask(world: World) -> None:
+    """Industry, region, tier and attributes of the newest event; what operators set here goes before, and stays."""
+    hear(world, EnterpriseRegistered, 0, industry="cars")
+    hear(
+        world,
+        EnterpriseVerified,
+        3,
+        industry="cars",
+        tier="gold",
+        attributes={"team": "west", "plan": "basic"},
+    )
+    with world.database.transaction(PLATFORM) as tx:
+        usecases.set_attributes(tx, ONE, {"plan": "pro"}, "operators/x")
+    hear(world, EnterpriseChanged, 2, industry="trains", verified=True)
+    (row,) = world.rows("enterprises")
+    assert row["attributes"] == {"industry": "cars", "tier": "gold", "team": "west", "plan": "pro"}
+    hear(world, EnterpriseChanged, 4, region="xinjiang", verified=True)
+    (row,) = world.rows("enterprises")
+    assert (row["attributes"], row["verified"]) == ({"region": "xinjiang", "plan": "pro"}, True)
 
 
 # What analytics tells
