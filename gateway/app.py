@@ -201,7 +201,7 @@ class Gateway:
             ),
             EVENTS_PATH: events,
         }
-        below = {OFREP_PATH: ofrep, INVITATIONS_PATH: invitations}
+        below: Mapping[str, ASGIApp] = {OFREP_PATH: ofrep, INVITATIONS_PATH: invitations}
         self.app = Observe(
             _Paths(own, below, api), answered=self._usage.answered, leaving=lambda: health.leaving
         )
