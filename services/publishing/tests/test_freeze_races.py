@@ -8,8 +8,9 @@ from contextlib import ExitStack
 import pytest
 
 from services.chassis.database import PLATFORM, Database, Tenant
+from services.chassis.errors import ServiceError
 from services.chassis.testing.databases import TemporaryDatabase
-from services.publishing import usecases
+from services.publishing import store, usecases
 from services.publishing.model.callers import Caller
 from services.publishing.model.deliveries import Step
 from services.publishing.model.freezes import InFlight, OnLift
@@ -114,3 +115,19 @@ def test_freeze__wrong_on_purpose__is_noticed(
     monkeypatch.setattr(sys.modules[module], function, wrong)
 
     assert freeze_under_load(make_database("publishing"), accounts=12, freezes=60, seed=3).late > 0
+
+
+def test_freeze__sender_hangs_in_its_transaction__fails_and_changes_nothing(
+    database: TemporaryDatabase,
+) -> None:
+    """Whoever pulls the brake hears within seconds that it did not hold, and not that it did."""
+    bind(database, make_account(1))
+    publish(database)
+    with database.transaction(PLATFORM) as tx:
+        usecases.lease(tx, POLICY, 10)
+        with pytest.raises(ServiceError) as refused:
+            freeze_all(database)
+
+    with database.transaction(PLATFORM) as tx:
+        assert store.count_frozen_accounts(tx) == 0
+    assert refused.value.reason == "DATABASE_BUSY"
