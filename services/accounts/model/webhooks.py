@@ -60,7 +60,7 @@ _GONE = 410
 
 PUBLIC_EVENTS: Mapping[type[Message], frozenset[str]] = {
     accounts_pb2.EnterpriseVerified: frozenset({"enterprise", "display_name", "industry", "region"}),
-    accounts_pb2.EnterpriseVerificationRevoked: frozenset({"enterprise"}),
+    accounts_pb2.EnterpriseVerificationRevoked: frozenset({"enterprise", "display_name", "industry", "region"}),
     accounts_pb2.AccountBound: frozenset(
         {"account", "network", "server", "software", "software_version", "network_account_id", "handle",
          "display_name", "labels", "groups"}

@@ -1,8 +1,10 @@
 """Webhooks: signatures, schedules and payloads; endpoints and deliveries as callers see them."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numerator.accounts.v1 import webhooks_pb2 as pb
 from numerator.accounts.v1 import webhooks_pb2_grpc as pb_grpc
-from numerator.events.v1 import accounts_pb2, placement_pb2, publishing_pb2, targeting_pb2
+from numerator.events.v1 import accounts_pb2, placement_pb2, publishing_pb2
 from pydantic import SecretStr
 from standardwebhooks.webhooks import Webhook
 
@@ -19,6 +21,7 @@ from services.accounts.model.webhooks import (
     GIVEN_UP_AFTER,
     LONGEST_RETRY_AFTER,
     MAX_ENDPOINTS,
+    PING,
     PUBLIC_EVENTS,
     RETRIES,
     Attempt,
@@ -40,6 +43,7 @@ from services.chassis.events import event_type
 from services.chassis.ids import new_id
 from services.chassis.messaging.envelope import Event
 from services.chassis.testing.rpc import client, operator
+from services.chassis.testing.servers import ROOT
 from services.chassis.timestamps import stamp
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -97,17 +101,24 @@ def test_payload__says_what_happened_without_secrets() -> None:
 
 def test_public_events__are_listed_field_by_field() -> None:
     """Each listed field exists, none holds bytes, and what is left out is left out on purpose."""
-    left_out = {}
+    left_out = set[str]()
     for kind, public in PUBLIC_EVENTS.items():
         fields = dict(kind.DESCRIPTOR.fields_by_name)
         assert public <= fields.keys()
         assert not any(fields[name].type == FieldDescriptor.TYPE_BYTES for name in public)
-        if rest := fields.keys() - public:
-            left_out[kind] = rest
+        left_out |= {f"{event_type(kind)}.{name}" for name in fields.keys() - public}
     assert left_out == {
-        accounts_pb2.AccountBound: {"sealed_token", "placement_version"},
-        targeting_pb2.AudienceComputed: {"parts"},
-    }
+        "accounts.account.bound.sealed_token",
+        "accounts.account.bound.placement_version",
+        "targeting.audience.computed.parts",
+        # What our staff thinks of an enterprise.
+        "accounts.enterprise.verified.tier",
+        "accounts.enterprise.verified.attributes",
+        "accounts.enterprise.verification_revoked.tier",
+        "accounts.enterprise.verification_revoked.attributes",
+    }, (
+        "a new field of an event: list it in PUBLIC_EVENTS and docs/webhooks.md if partners may see it, else here"
+    )
 
 
 # Schedules
@@ -494,3 +505,33 @@ def test_calls__answer_as_if_others_did_not_exist(serve: Callable[..., World], *
             call()
         assert reason_of(refused.value) == "NOT_FOUND"
     assert len(world.rows("webhook_endpoints")) == len(world.rows("webhook_deliveries")) == 1
+
+
+# What partners read
+
+DOCUMENT = (ROOT / "docs" / "webhooks.md").read_text()
+
+
+def test_document__lists_all_types_and_fields() -> None:
+    """As they are posted."""
+    listed = dict(re.findall(r"^\| `([a-z_.]+\.[a-z_.]+)` \| (.*) \|$", DOCUMENT, re.MULTILINE))
+    posted = {
+        event_type(kind): [field.json_name for field in kind.DESCRIPTOR.fields if field.name in public]
+        for kind, public in PUBLIC_EVENTS.items()
+    }
+    assert {kind: fields.split(", ") for kind, fields in listed.items()} == posted | {PING: ["endpoint"]}
+
+
+def test_document__verifies_what_we_sign() -> None:
+    """The ten lines for partners, run as they stand."""
+    (code,) = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    secrets, body = [new_signing_secret(), new_signing_secret()], b'{"a": 1}'
+    headers = signature_headers(secrets, "id", datetime.now(UTC), body)
+    for secret in secrets:
+        assert names["is_ours"](secret.get_secret_value(), headers, body)
+    assert not names["is_ours"](new_signing_secret().get_secret_value(), headers, body)
+    assert not names["is_ours"](secrets[0].get_secret_value(), headers, body + b" ")
+    old = signature_headers(secrets, "id", datetime.now(UTC) - timedelta(minutes=6), body)
+    assert not names["is_ours"](secrets[0].get_secret_value(), old, body)
