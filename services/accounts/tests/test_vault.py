@@ -7,8 +7,12 @@ from collections.abc import Callable
 import pytest
 from pydantic import SecretStr
 
+from services.accounts.store.secrets import Sealed
 from services.accounts.tests.vault_attacks import attack
+from services.accounts.tests.vault_plants import plant, read_token
+from services.accounts.usecases.secrets import Vault
 from services.accounts.vault import DataKey, MasterKey, MasterKeys, VaultError
+from services.chassis.database import PLATFORM
 from services.chassis.testing.databases import TemporaryDatabase
 
 Make = Callable[..., TemporaryDatabase]
@@ -101,3 +105,40 @@ def test_vault__refuses_what_somebody_changed_in_the_database(make_database: Mak
     assert attacked.made.total() == 500
     assert len(attacked.made) == 10
     assert attacked.opened.total() == 0, attacked.opened
+
+
+class RemoteKms:
+    """A key management service as clouds have them: it keeps the keys, and finds out itself which one it was."""
+
+    key_id = "remote/1"
+
+    def __init__(self) -> None:
+        self._key = MasterKey(os.urandom(32))
+        self.asked: list[tuple[str, ...]] = []
+
+    def wrap(self, secret: bytes, *place: str) -> bytes:
+        self.asked.append(place)
+        return self._key.wrap(secret, *place)
+
+    def unwrap(self, key_id: str, wrapped: bytes, *place: str) -> bytes:
+        self.asked.append((key_id, *place))
+        return self._key.unwrap(wrapped, *place)
+
+
+def test_vault__takes_any_kms(make_database: Make) -> None:
+    """Data keys are wrapped by it for their place, and its key's id is kept beside them."""
+    database, kms = make_database("accounts"), RemoteKms()
+    planted = plant(database, Vault(kms), ENTERPRISE, 1)
+    with database.transaction(PLATFORM) as tx:
+        assert read_token(tx, Vault(kms), *planted) == planted[f"{ENTERPRISE}/accounts/a0"]
+        (row,) = tx.execute("select master_key from data_keys").fetchall()
+    assert row["master_key"] == "remote/1"
+    assert kms.asked == [(ENTERPRISE, "data key", "1"), ("remote/1", ENTERPRISE, "data key", "1")]
+
+
+def test_vault__opens_tokens_only_with_a_purpose(make_database: Make) -> None:
+    """Whoever opens one without saying why is refused, whatever the token."""
+    with make_database("accounts").transaction(PLATFORM) as tx:
+        for field in ("access_token", "refresh_token"):
+            with pytest.raises(ValueError, match="open_token"):
+                Vault(MASTER).open(tx, Sealed(1, b""), ACCOUNT, field)
