@@ -75,6 +75,20 @@ def test_settings__further_operators__from_a_file(environment: pytest.MonkeyPatc
     assert "canary" not in repr(settings)
 
 
+def test_settings__apps_of_weibo(environment: pytest.MonkeyPatch) -> None:
+    """By the servers' base URLs in their normal form; none by default. Secrets are not shown."""
+    assert Settings.load().weibo_apps == {}
+    environment.setenv(
+        "ACCOUNTS_WEIBO_APPS",
+        '{"HTTPS://api.weibo.com/": {"client_id": "1234567890", "client_secret": "canary-app-secret"}}',
+    )
+    settings = Settings.load()
+    (app,) = settings.weibo_apps.items()
+    assert (app[0], app[1].client_id) == ("https://api.weibo.com", "1234567890")
+    assert app[1].client_secret.get_secret_value() == "canary-app-secret"
+    assert "canary" not in repr(settings)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -88,6 +102,8 @@ def test_settings__further_operators__from_a_file(environment: pytest.MonkeyPatc
         ("ACCOUNTS_OPERATORS", '{"network": "canary-operator-secret"}'),
         ("ACCOUNTS_OPERATORS", '{"Re viewer": "canary-operator-secret"}'),
         ("ACCOUNTS_NETWORK_SERVERS", '["canary"]'),
+        ("ACCOUNTS_WEIBO_APPS", '{"canary": {"client_id": "1", "client_secret": "canary"}}'),
+        ("ACCOUNTS_WEIBO_APPS", '{"https://api.weibo.com": {"client_id": "1"}}'),
     ],
 )
 def test_settings__say_what_is_wrong(environment: pytest.MonkeyPatch, name: str, wrong: str) -> None:
