@@ -5,14 +5,15 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from numerator.accounts.v1 import accounts_pb2
+from numerator.accounts.v1 import accounts_pb2, groups_pb2
 from numerator.accounts.v1 import members_pb2 as pb
+from numerator.accounts.v1.groups_pb2_grpc import GroupServiceStub
 from numerator.accounts.v1.members_pb2_grpc import MemberServiceStub
 from numerator.events.v1 import accounts_pb2 as events
 from numerator.options.v1 import options_pb2
 
 from services.accounts.model.member_invitations import INVITATION_LIFE
-from services.accounts.tests.test_sessions import log_in, refresh, refused, revoked
+from services.accounts.tests.test_sessions import grant, log_in, refresh, refused, revoked
 from services.accounts.tests.world import PASSWORD, Company, World, reason_of
 from services.accounts.worker import Worker
 from services.chassis.principal import Principal
@@ -191,15 +192,20 @@ def test_update__is_refused(world: World) -> None:
 
 
 def test_remove__ends_everything(world: World) -> None:
-    """Login, sessions and access tokens; a second removal finds nobody, and the address is free again."""
+    """Login, sessions, access tokens and grants; a second removal finds nobody, and the address is free again."""
     company = world.register()
     li = create(world, company, "li")
+    group = GroupServiceStub(world.running.as_(company.owner)).CreateAccountGroup(
+        groups_pb2.CreateAccountGroupRequest(parent=company.name, display_name="Dealers")
+    )
+    grant(world, company.owner, li.subject, group.name, role="ADMIN", life=timedelta(days=1))
     opened = log_in(world, email="li@x.example")
     request = pb.RemoveMemberRequest(name=li.subject)
     members(world, company.owner).RemoveMember(request)
     assert refused(refresh, world, opened.refresh_token) == "SESSION_ENDED"
     assert refused(log_in, world, email="li@x.example") == "CREDENTIALS_INVALID"
     assert revoked(world) == {li.subject}
+    assert not world.rows("grants")
     assert refused(members(world, company.owner).RemoveMember, request) == "NOT_FOUND"
     assert world.told(events.MemberRoleChanged)[-1] == events.MemberRoleChanged(member=li.subject)
     create(world, company, "li")
