@@ -193,8 +193,8 @@ def test_programs__no_port_is_given_twice(tmp_path: Path) -> None:
     used += [ports.grpc(name.removesuffix("-api")) for name in services if name.endswith("-api")]
     used += [ports.metrics(name) for name in services]
 
-    assert len(services) == 14
-    assert len(set(used)) == len(used) == 26
+    assert len(services) == 15
+    assert len(set(used)) == len(used) == 27
     assert all(9000 <= port < 9050 for port in used)
 
 
