@@ -4,16 +4,20 @@ Mutations of valid tokens, none of which may be accepted. Seeded, so that a fail
 For the gateway's access tokens and for principals, in memory and over HTTP.
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import cycle
+from http import HTTPStatus
+from itertools import cycle, islice
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -74,6 +78,27 @@ def mutations(target: Target, *, count: int, seed: int = 1) -> Iterator[Mutation
         if token not in seen:
             seen.add(token)
             yield Mutation(kind, token)
+
+
+async def attack(
+    http: httpx.AsyncClient, path: str, tokens: Iterable[Mutation], *, at_once: int = 20
+) -> Counter[tuple[int, str, str]]:
+    """Send each token to a gateway, some at a time; how often each came to which status, reason and, but for 401, kind."""
+
+    async def send(mutation: Mutation) -> tuple[int, str, str]:
+        answer = await http.get(path, headers={"authorization": b"Bearer " + mutation.token.encode()})
+        reason = answer.json().get("reason", "")
+        return (
+            answer.status_code,
+            reason,
+            "" if answer.status_code == HTTPStatus.UNAUTHORIZED else mutation.kind,
+        )
+
+    outcomes: Counter[tuple[int, str, str]] = Counter()
+    waiting = iter(tokens)
+    while batch := list(islice(waiting, at_once)):
+        outcomes.update(await asyncio.gather(*map(send, batch)))
+    return outcomes
 
 
 class _Mutator:
