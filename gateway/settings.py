@@ -25,8 +25,8 @@ class GatewaySettings(EnvironmentSettings):
     """The Ed25519 key (PEM) that signs principals and access tokens. Mostly given as GATEWAY_PRIVATE_KEY_FILE."""
     public_keys: str = ""
     """Ed25519 public keys (PEM, one after another) that are accepted, and told to others, besides that of the private key: the
-    one that signs next, and those that signed before. Mostly given as GATEWAY_PUBLIC_KEYS_FILE, the file that the services have as
-    PRINCIPAL_PUBLIC_KEY_FILE. See docs/runbook.md."""
+    one that signs next, and those that signed before. Mostly given as GATEWAY_PUBLIC_KEYS_FILE, the file that the services
+    have as PRINCIPAL_PUBLIC_KEY_FILE. See docs/runbook.md."""
     amqp_url: AmqpUrl
     """The broker, from which snapshots and admissions come."""
     services: dict[str, str]
