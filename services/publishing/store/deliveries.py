@@ -82,9 +82,7 @@ def _delivery_progress(delivery: Delivery) -> Row:
 
 
 _HELD: LiteralString = """
-select d.*, case when d.state = 'QUEUED' and d.due_time <= %(now)s then (
-  select min(f.freeze) from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
-) end as freeze
+select d.*, case when d.state = 'QUEUED' and d.due_time <= %(now)s then freeze_of(d.enterprise, d.account) end as freeze
 from deliveries d left join places p on (p.enterprise, p.account) = (d.enterprise, d.account)
 where d.enterprise = %(enterprise)s and (%(reach)s::text[] is null or p.groups && %(reach)s)
 """
@@ -183,9 +181,7 @@ def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
             select 1 from deliveries d
             where (d.enterprise, d.account) = (a.enterprise, a.name) and d.state in ('SENDING', 'UNCONFIRMED')
           )
-          and not exists (
-            select from frozen_accounts f where (f.enterprise, f.account) = (a.enterprise, a.name)
-          )
+          and freeze_of(a.enterprise, a.name) is null
         order by head.due_time
         limit %(limit)s for update of a skip locked
         """,
@@ -209,9 +205,7 @@ def lock_heads(tx: Transaction, limit: int) -> list[tuple[Account, Delivery]]:
             where (d.enterprise, d.account) = (line.enterprise, line.account)
               and d.state in ('SENDING', 'UNCONFIRMED')
           )
-          and not exists (
-            select from frozen_accounts f where (f.enterprise, f.account) = (line.enterprise, line.account)
-          )
+          and freeze_of(line.enterprise, line.account) is null
         """,
         {"enterprises": [key[0] for key in known], "names": [key[1] for key in known], "now": tx.now},
     )
@@ -238,9 +232,7 @@ def frozen(tx: Transaction, deliveries: Collection[Delivery]) -> set[str]:
     rows = tx.execute(
         """
         select d.name from unnest(%s::text[], %s::text[], %s::text[]) as d (name, enterprise, account)
-        where exists (
-          select from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
-        )
+        where freeze_of(d.enterprise, d.account) is not null
         """,
         (
             [each.name for each in deliveries],
@@ -268,9 +260,7 @@ def oldest_due(tx: Transaction) -> datetime | None:
         """
         select min(greatest(due_time, coalesce(next_time, due_time))) as time from deliveries d
         where state = 'QUEUED' and due_time <= %(now)s and greatest(due_time, coalesce(next_time, due_time)) <= %(now)s
-          and not exists (
-            select from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
-          )
+          and freeze_of(d.enterprise, d.account) is null
         """,
         {"now": tx.now},
     ).fetchone()

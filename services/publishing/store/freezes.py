@@ -126,17 +126,19 @@ def freezes(
 
 def in_flight(tx: Transaction, freeze: Freeze, caller: Caller) -> list[InFlight]:
     """What is SENDING or UNCONFIRMED on the accounts that a freeze in force holds, as far as the caller reaches."""
+    if freeze.lift_time is not None:
+        return []
     rows = tx.execute(
         """
         select d.name, d.account, d.state, coalesce(d.doubt_since, d.attempt_time) as since
-        from frozen_accounts f
-        join deliveries d on (d.enterprise, d.account) = (f.enterprise, f.account)
-        left join places p on (p.enterprise, p.account) = (f.enterprise, f.account)
-        where f.enterprise = %(enterprise)s and f.freeze = %(freeze)s and d.state in ('SENDING', 'UNCONFIRMED')
+        from deliveries d
+        left join places p on (p.enterprise, p.account) = (d.enterprise, d.account)
+        where d.enterprise = %(enterprise)s and d.state in ('SENDING', 'UNCONFIRMED')
+          and (%(target)s in (d.account, d.enterprise) or %(group)s = any (p.groups))
           and (%(reach)s::text[] is null or p.groups && %(reach)s)
         order by d.account
         """,
-        {"enterprise": freeze.enterprise, "freeze": freeze.name, **caller.params},
+        {**_target(freeze), **caller.params},
     )
     return [InFlight(row["name"], row["account"], DeliveryState(row["state"]), row["since"]) for row in rows]
 
@@ -145,15 +147,13 @@ def lock_held(tx: Transaction, freeze: Freeze) -> list[Delivery]:
     """Deliveries that are due and wait on the accounts that a freeze in force holds, locked."""
     rows = tx.execute(
         """
-        select * from deliveries d
+        select d.* from deliveries d
+        left join places p on (p.enterprise, p.account) = (d.enterprise, d.account)
         where d.enterprise = %(enterprise)s and d.state = 'QUEUED' and d.due_time <= %(now)s
-          and exists (
-            select from frozen_accounts f
-            where (f.enterprise, f.account) = (d.enterprise, d.account) and f.freeze = %(freeze)s
-          )
-        order by d.account, d.ordinal for update
+          and (%(target)s in (d.account, d.enterprise) or %(group)s = any (p.groups))
+        order by d.account, d.ordinal for update of d
         """,
-        {"enterprise": freeze.enterprise, "freeze": freeze.name, "now": tx.now},
+        {**_target(freeze), "now": tx.now},
     )
     return [to_delivery(row) for row in rows]
 
@@ -161,7 +161,7 @@ def lock_held(tx: Transaction, freeze: Freeze) -> list[Delivery]:
 def count_frozen_accounts(tx: Transaction) -> int:
     """How many accounts are frozen."""
     row = tx.execute(
-        "select count(*) as count from (select distinct enterprise, account from frozen_accounts) each"
+        "select count(*) as count from accounts a where freeze_of(a.enterprise, a.name) is not null"
     ).fetchone()
     return int(row["count"]) if row else 0
 
@@ -171,13 +171,15 @@ def count_held(tx: Transaction) -> int:
     row = tx.execute(
         """
         select count(*) as count from deliveries d
-        where d.state = 'QUEUED' and d.due_time <= %s and exists (
-          select from frozen_accounts f where (f.enterprise, f.account) = (d.enterprise, d.account)
-        )
+        where d.state = 'QUEUED' and d.due_time <= %s and freeze_of(d.enterprise, d.account) is not null
         """,
         (tx.now,),
     ).fetchone()
     return int(row["count"]) if row else 0
+
+
+def _target(freeze: Freeze) -> Row:
+    return {"enterprise": freeze.enterprise, "target": freeze.target, "group": freeze.group_id}
 
 
 def _freeze(row: Row) -> Freeze:
