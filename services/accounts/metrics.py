@@ -25,7 +25,9 @@ _webhook_delay = duration(
 _webhook_endpoints = Reading("numerator.accounts.webhook.endpoints", "Webhook endpoints by state.")
 _enterprises = Reading("numerator.accounts.enterprises", "Enterprises by how far they are verified.")
 _accounts = Reading("numerator.accounts.accounts", "Bound accounts by network and state.")
-_expiring = Reading("numerator.accounts.tokens.expiring", "Accounts whose token works, and ends soon, by network.")
+_expiring = Reading(
+    "numerator.accounts.tokens.expiring", "Accounts whose token works, and ends soon, by network."
+)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Partner apps, what they may do, and for how long their secrets work."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -44,7 +45,7 @@ MOST_GRANTED_GROUPS = 100
 """How many groups a client's grants may name, all together: tokens carry them."""
 
 
-def check_scopes(scopes: Set[str]) -> None:
+def check_scopes(scopes: AbstractSet[str]) -> None:
     """Raises INVALID_ARGUMENT (`SCOPE_UNKNOWN`) for a scope that an enterprise cannot give."""
     unknown = sorted(scopes - CLIENT_SCOPES)
     if unknown:
@@ -77,7 +78,9 @@ class ClientRights:
     grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raises INVALID_ARGUMENT: `SCOPE_UNKNOWN`, `SCOPE_NOT_PER_GROUP`, `RIGHTS_MISSING` or, for too many groups, `OUT_OF_RANGE`."""
+        """
+        Raises INVALID_ARGUMENT: `SCOPE_UNKNOWN`, `SCOPE_NOT_PER_GROUP`, `RIGHTS_MISSING`, or `OUT_OF_RANGE` for too many groups.
+        """
         check_scopes(self.scopes)
         others = sorted(self.grants.keys() - RIGHTS.keys())
         if others:
