@@ -78,9 +78,7 @@ class ClientRights:
     grants: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def check(self) -> None:
-        """
-        Raises INVALID_ARGUMENT: `SCOPE_UNKNOWN`, `SCOPE_NOT_PER_GROUP`, `RIGHTS_MISSING`, or `OUT_OF_RANGE` for too many groups.
-        """
+        """Raises INVALID_ARGUMENT: `SCOPE_UNKNOWN`, `SCOPE_NOT_PER_GROUP`, `RIGHTS_MISSING`, `OUT_OF_RANGE` (too many groups)."""
         check_scopes(self.scopes)
         others = sorted(self.grants.keys() - RIGHTS.keys())
         if others:
