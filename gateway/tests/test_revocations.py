@@ -126,7 +126,8 @@ async def test_readiness__needs_the_list(make_gateway, services):
     services.apps.error = ServiceError(Kind.UNAVAILABLE, "AWAY", "away")
     async with make_gateway(informed=False) as gateway:
         ready = await gateway.http.get("/readyz")
-        assert (ready.status_code, ready.json()["reason"]) == (503, "missing: revocations")
+        assert ready.status_code == 503
+        assert "revocations" in ready.json()["reason"]
         assert (await gateway.http.get("/openz")).status_code == 200
         services.apps.error = None
         await asyncio.to_thread(eventually, lambda: gateway.gateway.revocations.informed, PATIENCE)

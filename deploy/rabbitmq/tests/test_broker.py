@@ -60,7 +60,7 @@ def worker_of(service: str) -> type:
 
 
 def queues_of(service: str) -> list[str]:
-    return [each.queue for each in topology.subscriptions(worker_of(service))]
+    return list(dict.fromkeys(each.queue for each in topology.subscriptions(worker_of(service))))
 
 
 def refused(broker: Broker, user: str, act: Callable[[BlockingChannel], object]) -> bool:

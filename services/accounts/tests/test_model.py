@@ -48,7 +48,7 @@ def account(state: AccountState = AccountState.ACTIVE) -> Account:
 
 @given(st.lists(st.sampled_from(VerificationStep)))
 def test_verification__only_moves_as_the_table_says(steps: list[VerificationStep]) -> None:
-    """Along any path: VERIFIED only after an operator's VERIFY of a request, and a refused step changes nothing."""
+    """Along any path: VERIFIED only after an operator's VERIFY of a request, or RESTORE of what was so; and a refused step changes nothing."""
     enterprise = ENTERPRISE
     for step in steps:
         expected = VERIFICATION_STEPS.get((enterprise.verification, step))
@@ -61,7 +61,10 @@ def test_verification__only_moves_as_the_table_says(steps: list[VerificationStep
         assert enterprise.verification is expected
         assert enterprise.revision == before.revision + 1
         if enterprise.verification is Verification.VERIFIED:
-            assert (before.verification, step) == (Verification.PENDING, VerificationStep.VERIFY)
+            assert (before.verification, step) in {
+                (Verification.PENDING, VerificationStep.VERIFY),
+                (Verification.REVOKED, VerificationStep.RESTORE),
+            }
 
 
 def test_verification__every_state_can_be_left_and_reached() -> None:
