@@ -50,6 +50,7 @@ _BARE: Mapping[str, str] = {
     "UNIMPLEMENTED": "the {service} service that runs here does not know this method yet",
 }
 _INTERNAL = "something went wrong on our side; it is logged under the trace id"
+_OF_A_LINE = re.compile(r"line \d+: ")
 
 
 class Problem(Exception):  # noqa: N818 -- RFC 9457 calls it so
@@ -175,11 +176,16 @@ def from_service_error(error: ServiceError) -> Problem:
         error.reason,
         error.message,
         violations=[
-            FieldViolation(json_path(each.field), each.description, each.reason) for each in error.violations
+            FieldViolation(_as_written(each), each.description, each.reason) for each in error.violations
         ],
         metadata=error.metadata,
         retry_after=error.retry_after,
     )
+
+
+def _as_written(violation: FieldViolation) -> str:
+    """The field as the client wrote it: what is wrong in a line of a text, as a plan, has the text's own names."""
+    return violation.field if _OF_A_LINE.match(violation.description) else json_path(violation.field)
 
 
 def json_path(field: str) -> str:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalogue import Method, Shape, read_methods
-from gateway.errors import Problem
+from gateway.errors import Problem, from_service_error
 from gateway.tests.testapi import compiled
 from gateway.transcoding import RequestReader, parse_json, query_parameters, render_json
+from services.chassis.errors import FieldViolation, Kind, ServiceError
 
 pb = compiled().pb
 METHODS = {method.descriptor.name: method for method in read_methods([pb.DESCRIPTOR])}
@@ -322,3 +323,17 @@ def test_query_parameters__are_leaves():
         or each.field.message_type.file.package == "google.protobuf"
         for each in parameters
     )
+
+
+def test_violations__of_a_text_keep_its_names():
+    """Fields are named as the JSON has them; what is wrong in a line of a plan, as the plan has it."""
+    violations = (
+        FieldViolation("variants[2].link_url", "is no address"),
+        FieldViolation("guardrails[0].min_samples", "line 20: must be a whole number"),
+    )
+
+    problem = from_service_error(
+        ServiceError(Kind.INVALID_ARGUMENT, "INVALID_ARGUMENT", "no", violations=violations)
+    )
+
+    assert [each.field for each in problem.violations] == ["variants[2].linkUrl", "guardrails[0].min_samples"]
