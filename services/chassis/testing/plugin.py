@@ -5,12 +5,16 @@ PostgreSQL and RabbitMQ are real, and a test that needs one fails where there is
 starts its own, on free ports, when a test first asks; `TEST_DATABASE_URL` and `TEST_AMQP_URL` name others.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from io import StringIO
 
 import pytest
+import structlog
 
 from services.chassis.clock import FixedClock
+from services.chassis.logs import configure_logs
 from services.chassis.testing.databases import Databases, TemporaryDatabase
 from services.chassis.testing.servers import Servers
 from services.chassis.testing.settings import TestSettings
@@ -70,3 +74,16 @@ def clock() -> FixedClock:
 def eventually() -> Callable[..., object]:
     """`eventually(predicate, timeout=10)`: polls until the predicate is true, and fails when it never is."""
     return wait_until_true
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """All that is logged, at the level DEBUG, as processes write it; whatever other tests have made of logging."""
+    root, stream = logging.getLogger(), StringIO()
+    handlers, level, structured = root.handlers, root.level, structlog.get_config()
+    monkeypatch.setattr("sys.stdout", stream)
+    configure_logs("test", "api", "DEBUG")
+    yield stream.getvalue
+    structlog.configure(**structured)
+    root.handlers = handlers
+    root.setLevel(level)

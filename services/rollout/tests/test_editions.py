@@ -3,6 +3,7 @@
 import base64
 import json
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -464,7 +465,7 @@ def test_invitations__are_listed_newest_first(world: World) -> None:
     assert refusal(world.as_(operator()).admissions.ListInvitations, unknown) == "NOT_FOUND"
 
 
-def test_token__is_nowhere(invited: World, capfd: pytest.CaptureFixture[str]) -> None:
+def test_token__is_nowhere(invited: World, logged: Callable[[], str]) -> None:
     """Neither stored nor told nor logged nor written down, whether it is made, asked for, refused or accepted."""
     made = invite(invited, request_id="r1")
     revoked = invite(invited, 2, request_id="r2")
@@ -473,11 +474,11 @@ def test_token__is_nowhere(invited: World, capfd: pytest.CaptureFixture[str]) ->
     refusal(accept, invited, 3, made.token, request_id="r5")
     invited.as_(operator()).admissions.RevokeInvitation(pb.RevokeInvitationRequest(name=revoked.name))
 
-    logged = "".join(capfd.readouterr())
+    lines = logged()
     kept = json.dumps(invited.everything())
     anchored = "".join(path.read_text() for path in invited.anchors.iterdir())
     trail = str(invited.audit())
-    assert "INVITATION_USED" in logged
+    assert "INVITATION_USED" in lines
     for token in (made.token, revoked.token):
         raw = token.encode()
         for form in (
@@ -486,5 +487,5 @@ def test_token__is_nowhere(invited: World, capfd: pytest.CaptureFixture[str]) ->
             base64.b64encode(raw).decode(),
             base64.urlsafe_b64decode(token + "=").hex(),
         ):
-            for place in (logged, kept, anchored, trail):
+            for place in (lines, kept, anchored, trail):
                 assert form not in place
