@@ -1,7 +1,7 @@
 """Predicates: what is absent admits nobody, whatever a rule says."""
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from services.rollout.predicates import MOST_DEPTH, MOST_NODES, OPERATORS, check_rule, holds, variables
@@ -56,6 +56,8 @@ def _present(attributes, path):
     return value is not None
 
 
+# Many rules need nothing that is absent, and are no examples.
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(_rules, _attributes)
 def test_holds__never_for_whom_a_needed_attribute_is_absent(rule, attributes):
     """The trap of JsonLogic, where null is less than 5, is shut for every rule there is."""
