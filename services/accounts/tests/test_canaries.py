@@ -1,21 +1,17 @@
 """Secrets that are planted, and searched for wherever they could have got to."""
 
 import base64
-import logging
-from collections.abc import Callable, Iterator
-from io import StringIO
+from collections.abc import Callable
 from urllib.parse import quote
 
 import grpc
 import pytest
-import structlog
 from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.events.v1 import accounts_pb2 as events
 from psycopg import sql
 
 from services.accounts.tests.world import PASSWORD, World
 from services.chassis.database import PLATFORM
-from services.chassis.logs import configure_logs
 from services.chassis.sealing import open_sealed
 
 
@@ -51,19 +47,6 @@ def everything(world: World) -> dict[str, bytes]:
                 value.encode() if isinstance(value, str) else bytes(value) for value in values
             )
     return found
-
-
-@pytest.fixture
-def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """All that is logged, at the level DEBUG, as the processes write it."""
-    root, stream = logging.getLogger(), StringIO()
-    handlers, level, structured = root.handlers, root.level, structlog.get_config()
-    monkeypatch.setattr("sys.stdout", stream)
-    configure_logs("accounts", "api", "DEBUG")
-    yield stream.getvalue
-    structlog.configure(**structured)
-    root.handlers = handlers
-    root.setLevel(level)
 
 
 def test_secrets__are_in_no_table_event_log_or_error(logged: Callable[[], str], world: World) -> None:
