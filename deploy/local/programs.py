@@ -4,6 +4,7 @@ The table of programs: what runs, with which ports and environment, and when it 
 A new service is a line in `SERVICES`; its secrets and special settings, if any, a line in `_own_settings`.
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,14 @@ from deploy.local.keys import Keys
 from deploy.local.postgres import Postgres
 from deploy.local.probes import grpc_serving, http_ok, listening
 from deploy.local.rabbitmq import RabbitMQ
+from deploy.sandbox.users import WEIBO_KEY, WEIBO_SECRET
 
 SERVICES = ("accounts", "rollout", "publishing", "targeting", "placement", "analytics")
 
 _FURTHER = {"accounts": ("webhooks",), "publishing": ("sender",)}
 """The processes of a service besides api and worker; one at most, or they need more ports."""
+
+_WEIBO_APP = {"client_id": WEIBO_KEY, "client_secret": WEIBO_SECRET}
 
 
 class Stage(IntEnum):
@@ -120,7 +124,11 @@ def programs(
     found = [
         Program(
             name="sandbox", stage=Stage.SERVICES, command=_python("deploy.sandbox"),
-            environment={"SANDBOX_PORT": str(ports.sandbox), "SANDBOX_DATA_DIR": str(home / "sandbox")},
+            environment={
+                "SANDBOX_PORT": str(ports.sandbox),
+                "SANDBOX_DATA_DIR": str(home / "sandbox"),
+                "SANDBOX_WEIBO_REDIRECT_URI": f"http://127.0.0.1:{ports.gateway}/bound",
+            },
             ready=lambda: listening(ports.sandbox),
         ),
         Program(
@@ -178,6 +186,7 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
                 "ACCOUNTS_OPERATORS_FILE": str(keys.operators),
                 "ACCOUNTS_NETWORK_SECRET_FILE": str(keys.network_secret),
                 "ACCOUNTS_NETWORK_SERVERS": f'["http://127.0.0.1:{ports.sandbox}"]',
+                "ACCOUNTS_WEIBO_APPS": json.dumps({f"http://127.0.0.1:{ports.sandbox}": _WEIBO_APP}),
                 "ACCOUNTS_BINDING_REDIRECT_URI": f"http://127.0.0.1:{ports.gateway}/bound",
                 # Whoever tries webhooks out here listens here.
                 "ACCOUNTS_WEBHOOK_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
