@@ -1,5 +1,5 @@
 """
-Requests to addresses that somebody else has named, as a partner's webhook endpoint.
+Requests to addresses that somebody else has named, as a partner's webhook endpoint or a company's identity provider.
 
 Such a request may reach the public internet only: else whoever names the address uses us to knock at our own doors
 (server-side request forgery). What keeps it so, each by itself:
@@ -30,17 +30,18 @@ from yarl import URL
 from services.chassis.outgoing_rules import Failure, OutgoingError, OutgoingRules
 
 MAX_ANSWER = 16 * 1024
-"""How many bytes of an answer are read, to let its server finish; nobody sees them."""
+"""How many bytes of an answer are read where nobody wants them, to let its server finish."""
 
 _LOOKUPS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server answered: the status and the headers, not the body."""
+    """What a server answered; the body where it was asked for."""
 
     status: int
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 LookUp = Callable[[str], Awaitable[Sequence[str]]]
@@ -95,14 +96,39 @@ class OutgoingClient:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post `body` to `url`. Any status is an answer, also a redirect. Raises OutgoingError."""
+        """Post `body` to `url`; what it answers is not kept. Any status is an answer, also a redirect. Raises OutgoingError."""
+        return await self._request("POST", url, body, headers, None)
+
+    async def fetch(
+        self, method: str, url: str, *, headers: Mapping[str, str], limit: int, body: bytes | None = None
+    ) -> Answer:
+        """
+        Make a request and keep what is answered, as it came: nothing is unpacked. Any status is an answer, also a redirect.
+
+        Raises OutgoingError, also (`PROTOCOL_ERROR`) for an answer of more than `limit` bytes.
+        """
+        return await self._request(method, url, body, headers, limit)
+
+    async def _request(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], limit: int | None
+    ) -> Answer:
+        """The answer, with a body of at most `limit` bytes; None: without one. Raises OutgoingError."""
         target = URL(self._rules.check(url), encoded=True)
         try:
-            async with self._session.post(
-                target, data=body, headers=headers, allow_redirects=False
+            async with self._session.request(
+                method, target, data=body, headers=headers, allow_redirects=False
             ) as response:
-                await response.content.read(MAX_ANSWER)
-                return Answer(response.status, response.headers)
+                if limit is None:
+                    await response.content.read(MAX_ANSWER)
+                    return Answer(response.status, response.headers)
+                content = b""
+                while part := await response.content.read(limit + 1 - len(content)):
+                    content += part
+                    if len(content) > limit:
+                        raise OutgoingError(
+                            Failure.PROTOCOL_ERROR, f"the answer is longer than {limit} bytes"
+                        )
+                return Answer(response.status, response.headers, content)
         except OutgoingError:
             raise
         except TimeoutError:

@@ -133,6 +133,18 @@ async def test_post__reads_little() -> None:
         assert (await client.post(f"http://127.0.0.1:{port}/", b"", {})).status == 200
 
 
+async def test_fetch__keeps_what_is_answered_up_to_a_limit() -> None:
+    """Also a redirect, which is not followed; one byte more than wanted is a failure."""
+    head = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 5\r\n\r\n"
+    async with saying(head + b"hello") as port, OutgoingClient(LOCAL) as client:
+        url = f"http://127.0.0.1:{port}/"
+        answer = await client.fetch("GET", url, headers={}, limit=5)
+        assert (answer.status, answer.body) == (302, b"hello")
+        with pytest.raises(OutgoingError) as failed:
+            await client.fetch("GET", url, headers={}, limit=4)
+    assert failed.value.failure is Failure.PROTOCOL_ERROR
+
+
 async def test_post__tells_what_failed() -> None:
     """Nobody listens; the name is unknown; the server speaks no TLS."""
     with socket.socket() as unused:
