@@ -121,14 +121,7 @@ class OutgoingClient:
                 if limit is None:
                     await response.content.read(MAX_ANSWER)
                     return Answer(response.status, response.headers)
-                content = b""
-                while part := await response.content.read(limit + 1 - len(content)):
-                    content += part
-                    if len(content) > limit:
-                        raise OutgoingError(
-                            Failure.PROTOCOL_ERROR, f"the answer is longer than {limit} bytes"
-                        )
-                return Answer(response.status, response.headers, content)
+                return Answer(response.status, response.headers, await _whole(response.content, limit))
         except OutgoingError:
             raise
         except TimeoutError:
@@ -219,6 +212,16 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is open."""
+
+
+async def _whole(content: aiohttp.StreamReader, limit: int) -> bytes:
+    """All that is answered. Raises OutgoingError when that is more than `limit` bytes."""
+    read = b""
+    while part := await content.read(limit + 1 - len(read)):
+        read += part
+        if len(read) > limit:
+            raise OutgoingError(Failure.PROTOCOL_ERROR, f"the answer is longer than {limit} bytes")
+    return read
 
 
 def _address_refused() -> OutgoingError:
