@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, from the same descriptors as the routes: what it says is what is served."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from google.api import resource_pb2
@@ -94,7 +94,7 @@ def build_openapi(
         version: of the product.
     """
     methods = list(methods)
-    builder = _Builder(comments)
+    builder = _Builder(comments, _names_within(method.takes for method in methods))
     singulars = _singulars(methods)
     paths: dict[str, Json] = {path: dict(item) for path, item in OWN_PATHS.items()}
     for method in methods:
@@ -159,8 +159,10 @@ def build_openapi(
 class _Builder:
     """Collects the schemas that operations refer to."""
 
-    def __init__(self, comments: Mapping[str, str]) -> None:
+    def __init__(self, comments: Mapping[str, str], asked: Collection[str]) -> None:
+        """`asked`: the messages that requests are made of."""
         self._comments = comments
+        self._asked = asked
         self.schemas: dict[str, Json] = {}
 
     def operation(self, method: Method, binding: Binding, parameters: list[Json], number: int) -> Json:
@@ -308,10 +310,11 @@ class _Builder:
             return {"type": "object", "additionalProperties": self._single(nested.fields_by_name["value"])}
         if not field.is_repeated:
             return self._single(field)
+        most = limits(field).max_items or self._most(field)
         return {
             "type": "array",
             "items": self._single(field),
-            "maxItems": limits(field).max_items or MAX_LENGTH,
+            **({"maxItems": most} if most else {}),
             **({"minItems": 1} if "REQUIRED" in behaviours(field) else {}),
         }
 
@@ -327,8 +330,8 @@ class _Builder:
             required = "REQUIRED" in behaviours(field) and not field.is_repeated
             if required:
                 schema["minLength"] = 1
-            if bounds.max_length or "OUTPUT_ONLY" not in behaviours(field):  # nobody checks what we say
-                schema["maxLength"] = bounds.max_length or MAX_LENGTH
+            if most := bounds.max_length or self._most(field):
+                schema["maxLength"] = most
             if bounds.pattern:
                 may_be_empty = unset and not required
                 schema["pattern"] = f"^(?:{bounds.pattern}){'?' if may_be_empty else ''}$"
@@ -340,6 +343,12 @@ class _Builder:
             if bounds.HasField("maximum"):
                 schema["maximum"] = _plain(max(bounds.maximum, 0.0) if unset else bounds.maximum)
         return schema
+
+    def _most(self, field: FieldDescriptor) -> int | None:
+        """The limit of a field that says none. What only answers hold has none: nobody checks what we say."""
+        owner = field.containing_type
+        asked = owner is not None and owner.full_name in self._asked
+        return MAX_LENGTH if asked and "OUTPUT_ONLY" not in behaviours(field) else None
 
     def _about(self, field: FieldDescriptor) -> str:
         """The field's comment, and what a schema cannot say of its limits."""
@@ -527,3 +536,15 @@ def _all(message: Descriptor) -> Iterable[Descriptor]:
     """The message and those directly in its fields."""
     yield message
     yield from (field.message_type for field in message.fields if field.message_type is not None)
+
+
+def _names_within(messages: Iterable[Descriptor]) -> set[str]:
+    """The full names of the messages, and of all that they are made of."""
+    found: set[str] = set()
+    pending = list(messages)
+    while pending:
+        message = pending.pop()
+        if message.full_name not in found:
+            found.add(message.full_name)
+            pending += [field.message_type for field in message.fields if field.message_type is not None]
+    return found

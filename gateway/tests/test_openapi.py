@@ -157,6 +157,16 @@ def test_operation__tells_what_the_services_check():
     )  # ours, and as long as it is
 
 
+def test_answers__have_no_limit_of_length_that_requests_do_not_have():
+    """What a request may say in 4,000 characters comes back in an answer whose schema allows as many."""
+    schemas = build(REAL)["components"]["schemas"]
+
+    assert "maxLength" not in schemas["accounts.ReviewNote"]["properties"]["text"]
+    assert "maxItems" not in schemas["accounts.ListReviewNotesResponse"]["properties"]["reviewNotes"]
+    assert schemas["publishing.Publication"]["properties"]["accounts"]["maxItems"]
+    assert schemas["publishing.Variant"]["properties"]["text"]["maxLength"]
+
+
 def test_operation__statuses_fit_the_method():
     """412 needs an etag, 422 a key, 413 a body."""
     paths = build(SMALL)["paths"]

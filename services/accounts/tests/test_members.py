@@ -14,8 +14,8 @@ from numerator.options.v1 import options_pb2
 
 from services.accounts.model.member_invitations import INVITATION_LIFE
 from services.accounts.tests.test_sessions import grant, log_in, refresh, refused, revoked
+from services.accounts.tests.workers import make_worker
 from services.accounts.tests.world import PASSWORD, Company, World, reason_of
-from services.accounts.worker import Worker
 from services.chassis.principal import Principal
 from services.chassis.testing.rpc import anonymous, client, member, operator
 
@@ -98,7 +98,7 @@ def test_invitation__ends(world: World) -> None:
     old = invite(world, company, "old@x.example")
     world.clock.advance(INVITATION_LIFE)
     assert refused(accept, world, old.token) == "INVITATION_INVALID"
-    Worker().purge(world.database)
+    make_worker().purge(world.database)
     assert not world.rows("member_invitations")
 
     owner = members(world, company.owner)
@@ -185,6 +185,8 @@ def test_update__is_refused(world: World) -> None:
         pb.UpdateMemberRequest(name=company.owner.subject, role=options_pb2.EDITOR),
     ):
         assert refused(members(world, admin).UpdateMember, request) == "ROLE_TOO_WIDE"
+    nothing = pb.UpdateMemberRequest(name=li.subject, role=options_pb2.ROLE_UNSPECIFIED)
+    assert refused(members(world, admin).UpdateMember, nothing) == "INVALID_ARGUMENT"
     removing = pb.RemoveMemberRequest(name=company.owner.subject)
     assert refused(members(world, admin).RemoveMember, removing) == "ROLE_TOO_WIDE"
     assert refused(members(world, operator()).RemoveMember, removing) == "CALLER_NOT_ALLOWED"

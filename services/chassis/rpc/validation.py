@@ -189,7 +189,17 @@ def _value_checks(descriptor: FieldDescriptor, limits: options_pb2.Limits) -> tu
     elif descriptor.type == FieldDescriptor.TYPE_BYTES and limits.max_length:
         checks.append(_at_most(limits.max_length, "bytes"))
     elif descriptor.enum_type is not None:
-        checks.append(_one_of({each.number: each.name for each in descriptor.enum_type.values}))
+        # One that is there but unspecified says nothing, where leaving it out says as much.
+        told = descriptor.has_presence or descriptor.is_repeated
+        checks.append(
+            _one_of(
+                {
+                    each.number: each.name
+                    for each in descriptor.enum_type.values
+                    if each.number or not told or not each.name.endswith("UNSPECIFIED")
+                }
+            )
+        )
     elif kind in _FRACTIONS:
         checks.append(_is_finite)
     if kind in _WHOLE_NUMBERS | _FRACTIONS:
