@@ -58,16 +58,20 @@ def list_due(tx: Transaction, enterprise: str, before: datetime, limit: int) -> 
     return [Due(row["name"], row["handle"], row["server"], row["expire_time"]) for row in rows]
 
 
-def count_expiring(tx: Transaction, before: datetime) -> list[tuple[str, int]]:
-    """How many ACTIVE accounts have a token that ends before a time, by network; needs the platform's scope."""
+def count_expiring(tx: Transaction, soon: datetime, before: datetime) -> list[tuple[str, bool, int]]:
+    """
+    How many ACTIVE accounts have a token that ends before a time, by network, and by whether it ends as soon as `soon`.
+
+    Needs the platform's scope.
+    """
     rows = tx.execute(
         """
-        select network, count(*) as count from accounts
-        where state = 'ACTIVE' and token_expire_time > %s and token_expire_time <= %s group by network
+        select network, token_expire_time <= %s as soon, count(*) as count from accounts
+        where state = 'ACTIVE' and token_expire_time > %s and token_expire_time <= %s group by 1, 2
         """,
-        (tx.now, before),
+        (soon, tx.now, before),
     )
-    return [(row["network"], row["count"]) for row in rows]
+    return [(row["network"], row["soon"], row["count"]) for row in rows]
 
 
 def expired(tx: Transaction, limit: int) -> list[str]:

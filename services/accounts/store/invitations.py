@@ -78,6 +78,12 @@ def progress(tx: Transaction, enterprise: str, batches: Iterable[str]) -> dict[s
     return dict(found)
 
 
+def count_rows(tx: Transaction) -> dict[RowState, int]:
+    """How many rows are in each state, of all batches that there are; needs the platform's scope."""
+    rows = tx.execute("select state, count(*) as count from binding_rows group by state")
+    return {RowState(row["state"]): row["count"] for row in rows}
+
+
 def cancel_batch(tx: Transaction, batch: str) -> list[str]:
     """Cancel a batch, and all of its rows that are not bound. Returns these rows' names."""
     enterprise = enterprise_of(batch)

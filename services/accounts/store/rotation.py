@@ -138,6 +138,29 @@ def enterprises_to_rotate(
     return [row["enterprise"] for row in rows]
 
 
+def count_enterprises_to_rotate(tx: Transaction) -> int:
+    """How many enterprises have still to get their new data key from the rotations that have begun."""
+    (row,) = tx.execute(
+        """
+        select count(distinct left_over.enterprise) as count from key_rotations r cross join lateral (
+          select enterprise from data_keys where wrapped is not null and (r.whose = '' or enterprise = r.whose)
+          group by enterprise having max(create_time) <= r.begin_time or count(*) > 1
+        ) left_over
+        """
+    ).fetchall()
+    return int(row["count"])
+
+
+def count_wrapped(tx: Transaction) -> list[tuple[str, int]]:
+    """What each master key has wrapped, by its id."""
+    tables = " union all ".join(
+        f"select master_key from {table.name} where {table.column} is not null"  # noqa: S608 -- the names are our own
+        for table in WRAPPED_TABLES
+    )
+    rows = tx.execute(f"select master_key, count(*) as count from ({tables}) wrapped group by master_key")  # noqa: S608
+    return [(row["master_key"], row["count"]) for row in rows]
+
+
 def data_key_time(tx: Transaction, enterprise: str, version: int) -> datetime:
     """When a data key was made."""
     (row,) = tx.execute(

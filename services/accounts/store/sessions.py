@@ -101,6 +101,12 @@ def delete_sessions(tx: Transaction, member: str, *, only: str = "", but: str = 
     return sorted(row["id"] for row in rows)
 
 
+def count_sessions(tx: Transaction) -> int:
+    """How many sessions there are; needs the platform's scope."""
+    (row,) = tx.execute("select count(*) as count from sessions where expire_time > %s", (tx.now,)).fetchall()
+    return int(row["count"])
+
+
 def has_session_from(tx: Transaction, member: str, network: str) -> bool:
     """Whether a member has a session that was last used from this network."""
     found = tx.execute(

@@ -162,6 +162,19 @@ def count_endpoints(tx: Transaction) -> list[tuple[str, int]]:
     return [(row["state"], row["count"]) for row in rows]
 
 
+def longest_due(tx: Transaction, *, failing: bool) -> datetime | None:
+    """Since when something has been due for an endpoint of these; None when nothing is. Needs the platform's scope."""
+    (row,) = tx.execute(
+        """
+        select min(due_time) as due from webhook_endpoints
+        where state = 'ENABLED' and due_time <= %s and (failures > 0) = %s
+        """,
+        (tx.now, failing),
+    ).fetchall()
+    due: datetime | None = row["due"]
+    return due
+
+
 def _endpoint(row: Row) -> Endpoint:
     return Endpoint(
         name=row["name"],

@@ -17,6 +17,7 @@ from numerator.events.v1.accounts_pb2 import AccountBound, WebhookEndpointDisabl
 from numerator.events.v1.placement_pb2 import CampaignStarted
 from standardwebhooks.webhooks import Webhook
 
+from services.accounts import metrics
 from services.accounts.model.webhooks import Attempt, DeliveryState, EndpointState
 from services.accounts.store import webhooks as rows
 from services.accounts.tests.measure_webhooks import measure
@@ -43,6 +44,7 @@ from services.chassis.outgoing_rules import OutgoingRules
 from services.chassis.principal import Principal
 from services.chassis.testing.broker import Broker
 from services.chassis.testing.databases import TemporaryDatabase
+from services.chassis.testing.measures import counted, measured
 from services.chassis.testing.outcomes import told
 from services.chassis.testing.waiting import eventually
 
@@ -192,6 +194,37 @@ async def test_endpoint__that_fails_gets_one_request_at_a_time(situation: Situat
     assert await situation.step(failing=True) == 0
     situation.tell()
     assert await situation.step(failing=True) == 0
+
+
+async def test_metrics__tell_of_attempts_and_ends(situation: Situation) -> None:
+    """A first attempt, one more after it, and the end; and for how long something has been due."""
+    situation.endpoint("/500")
+    situation.tell()
+    situation.change("update webhook_endpoints set due_time = due_time - interval '1 minute'")
+    attempts, ended = (
+        "numerator_accounts_webhook_attempts_total",
+        "numerator_accounts_webhook_deliveries_ended_total",
+    )
+
+    assert 60 <= oldest_due(situation, "LIVE") < 120
+    with counted(1, attempts, outcome="HTTP_STATUS", retry="false"), counted(0, ended):
+        await situation.step()
+    assert oldest_due(situation, "LIVE") == 0
+    situation.change("update webhook_endpoints set rest_until = null, due_time = now() - interval '1 minute'")
+    situation.change("update webhook_deliveries set tries = 9, due_time = now()")
+    assert 60 <= oldest_due(situation, "FAILING") < 120
+    with (
+        counted(1, attempts, outcome="HTTP_STATUS", retry="true"),
+        counted(1, ended, state="FAILED", reason="ATTEMPTS_EXHAUSTED"),
+    ):
+        await situation.step(failing=True)
+
+
+def oldest_due(situation: Situation, endpoint: str) -> float:
+    """For how long something has been due for endpoints that are LIVE or FAILING, as the worker tells it."""
+    with situation.database.transaction(PLATFORM) as tx:
+        metrics.read(tx)
+    return measured("numerator_accounts_webhook_oldest_due_seconds", endpoint=endpoint)
 
 
 async def test_endpoint__that_is_gone_is_disabled(situation: Situation) -> None:

@@ -2,7 +2,7 @@
 
 from pydantic import SecretStr
 
-from services.accounts import store
+from services.accounts import metrics, store
 from services.accounts.store import secrets
 from services.accounts.vault import DataKey, Kms
 from services.chassis.database import Transaction
@@ -64,6 +64,7 @@ class Vault:
             field=field,
             purpose=purpose,
         )
+        metrics.token_read(tx, purpose)
         return self._open(tx, sealed, account, field)
 
     def _open(self, tx: Transaction, sealed: secrets.Sealed, resource: str, field: str) -> SecretStr:

@@ -291,13 +291,15 @@ def record(
     before = endpoint = rows.lock_leased(tx, leased)
     if endpoint is None:
         return None
-    rows.save_attempts(tx, [(delivery.after(attempt, tx.now, random), attempt) for delivery, attempt in made])
+    after = [(delivery.after(attempt, tx.now, random), attempt) for delivery, attempt in made]
+    rows.save_attempts(tx, after)
     for _, attempt in made:
         if endpoint.state is EndpointState.ENABLED:
             endpoint = endpoint.after(attempt, tx.now, random)
     if endpoint != before:
         rows.save_endpoint(tx, endpoint)
     metrics.webhook_attempts(tx, made)
+    metrics.webhook_deliveries(tx, [delivery for delivery, _ in after])
     if endpoint.disabled_by:
         reason = endpoint.disabled_by
         _audit(tx, ACTOR, "webhook_endpoint.disabled", endpoint.name, reason=reason)
