@@ -103,11 +103,19 @@ class DataKey:
 
     def seal(self, secret: SecretStr, resource: str, field: str) -> bytes:
         """`secret`, sealed for one field of one resource."""
-        return _seal(self._cipher, secret.get_secret_value().encode(), self._place(resource, field))
+        return self.seal_bytes(secret.get_secret_value().encode(), resource, field)
 
     def open(self, sealed: bytes, resource: str, field: str) -> SecretStr:
         """What was sealed for this field of this resource. Raises VaultError."""
-        return SecretStr(_open(self._cipher, sealed, self._place(resource, field)).decode())
+        return SecretStr(self.open_bytes(sealed, resource, field).decode())
+
+    def seal_bytes(self, content: bytes, resource: str, field: str) -> bytes:
+        """The same for what is no text."""
+        return _seal(self._cipher, content, self._place(resource, field))
+
+    def open_bytes(self, sealed: bytes, resource: str, field: str) -> bytes:
+        """The same for what is no text. Raises VaultError."""
+        return _open(self._cipher, sealed, self._place(resource, field))
 
     def _place(self, resource: str, field: str) -> tuple[str, ...]:
         return (self._enterprise, resource, field, str(self.version))

@@ -9,7 +9,7 @@ from services.accounts.store.clients import purge_old_secrets
 from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
-from services.accounts.usecases import accounts, health, invitations, webhooks
+from services.accounts.usecases import accounts, documents, health, invitations, webhooks
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
@@ -60,4 +60,5 @@ class Worker:
             purge_sessions(tx)
             purge_invitations(tx)
             invitations.purge(tx)
+            documents.erase_expired(tx)
             purge(tx, tx.now)

@@ -109,19 +109,21 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
     def VerifyEnterprise(
         self, request: pb.VerifyEnterpriseRequest, context: grpc.ServicerContext
     ) -> pb.Enterprise:
-        return self._verification(request, VerificationStep.VERIFY)
+        return self._verification(request, VerificationStep.VERIFY, rests_on=request.documents)
 
     def RejectEnterprise(
         self, request: pb.RejectEnterpriseRequest, context: grpc.ServicerContext
     ) -> pb.Enterprise:
-        return self._verification(request, VerificationStep.REJECT)
+        return self._verification(request, VerificationStep.REJECT, rests_on=request.documents)
 
     def RevokeVerification(
         self, request: pb.RevokeVerificationRequest, context: grpc.ServicerContext
     ) -> pb.Enterprise:
         return self._verification(request, VerificationStep.REVOKE)
 
-    def _verification(self, request: _Step, step: VerificationStep) -> pb.Enterprise:
+    def _verification(
+        self, request: _Step, step: VerificationStep, rests_on: Sequence[str] = ()
+    ) -> pb.Enterprise:
         call = current_call()
 
         def advance() -> pb.Enterprise:
@@ -133,6 +135,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
                     actor=call.principal.subject,
                     note=request.note,
                     etag=request.etag,
+                    rests_on=rests_on,
                 )
             )
 

@@ -35,6 +35,7 @@ SEALED_TABLES = (
     ),
     SealedTable("second_factors", "member", {"sealed_seed": "totp_seed"}),
     SealedTable("webhook_secrets", "endpoint || '/secrets/' || version", {"sealed": "signing_secret"}),
+    SealedTable("document_pieces", "document || '/pieces/' || number", {"sealed": "content"}),
 )
 """Wherever there are sealed secrets: what is not listed here is not rotated. A test holds it against the schema."""
 

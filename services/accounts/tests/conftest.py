@@ -14,6 +14,8 @@ from numerator.accounts.v1 import (
     audit_pb2_grpc,
     binding_pb2,
     binding_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
     enterprises_pb2,
     enterprises_pb2_grpc,
     grants_pb2,
@@ -39,6 +41,7 @@ from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
 from services.accounts.rpc.binding import BindingServicer
+from services.accounts.rpc.documents import DocumentServicer
 from services.accounts.rpc.enterprises import EnterpriseServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
@@ -142,6 +145,11 @@ def serve(
                 enterprises_pb2_grpc.add_EnterpriseServiceServicer_to_server,
                 EnterpriseServicer(database),
                 enterprises_pb2.DESCRIPTOR.services_by_name["EnterpriseService"],
+            ),
+            Offer(
+                documents_pb2_grpc.add_DocumentServiceServicer_to_server,
+                DocumentServicer(database, vault),
+                documents_pb2.DESCRIPTOR.services_by_name["DocumentService"],
             ),
             Offer(
                 members_pb2_grpc.add_MemberServiceServicer_to_server,

@@ -1,6 +1,6 @@
 """The life of an enterprise: registration and verification."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from services.accounts.model import (
 )
 from services.accounts.model.enterprises import REVIEW_NOTE_NAME, ReviewNote, check_attributes
 from services.accounts.store import review_notes as note_rows
+from services.accounts.usecases import documents
 from services.chassis.database import Transaction
 from services.chassis.errors import Kind, ServiceError
 from services.chassis.ids import new_id
@@ -50,17 +51,27 @@ def register_enterprise(
 
 
 def advance_verification(
-    tx: Transaction, name: str, step: VerificationStep, *, actor: str, note: str, etag: str
+    tx: Transaction,
+    name: str,
+    step: VerificationStep,
+    *,
+    actor: str,
+    note: str,
+    etag: str,
+    rests_on: Sequence[str] = (),
 ) -> Enterprise:
     """
     Take a step of the verification, and tell when it changes who is verified.
 
-    Raises NOT_FOUND, ABORTED (`ETAG_MISMATCH`) or FAILED_PRECONDITION (`VERIFICATION_STATE`).
+    `rests_on` are the documents on whose strength an operator verifies or rejects.
+
+    Raises NOT_FOUND, ABORTED (`ETAG_MISMATCH`) or FAILED_PRECONDITION (`VERIFICATION_STATE`, `DOCUMENT_ERASED`).
     """
     before = store.lock_enterprise(tx, name)
     check_etag(etag, before.revision)
     after = before.after(step, note=note, now=tx.now)
     store.update_enterprise(tx, after)
+    documents.follow_verification(tx, name, step, after.verification, rests_on)
     store.audit(
         tx,
         enterprise=name,
@@ -68,6 +79,7 @@ def advance_verification(
         action=f"verification.{after.verification.lower()}",
         subject=name,
         note=note,
+        documents=sorted(rests_on),
     )
     metrics.verification(tx, after.verification)
     event = _told(after, step)

@@ -141,8 +141,8 @@ def _reseal(
             rows = rotation.lock_sealed(tx, table, enterprise, list(opened), _BATCH)
             for row in rows:
                 fresh = {
-                    column: newest.seal(
-                        opened[row.key_version].open(secret, row.resource, table.fields[column]),
+                    column: newest.seal_bytes(
+                        opened[row.key_version].open_bytes(secret, row.resource, table.fields[column]),
                         row.resource,
                         table.fields[column],
                     )

@@ -26,7 +26,7 @@ class Vault:
         Keep it in a table of `store.secrets.SEALED_TABLES`, or it will be lost when keys rotate. Secrets of one row are sealed
         in one transaction, and so with one version of the key.
         """
-        key = self._newest(tx, enterprise_of(resource) or "")
+        key = self.newest_key(tx, enterprise_of(resource) or "")
         return secrets.Sealed(key.version, key.seal(secret, resource, field))
 
     def open(self, tx: Transaction, sealed: secrets.Sealed, resource: str, field: str) -> SecretStr:
@@ -89,8 +89,12 @@ class Vault:
         kept = secrets.WrappedKey(version, self.kms.key_id, wrapped)
         return key if secrets.insert_data_key(tx, enterprise, kept) else None
 
-    def _newest(self, tx: Transaction, enterprise: str) -> DataKey:
-        """The enterprise's key for new secrets; made when it has none yet, or its last was shredded."""
+    def newest_key(self, tx: Transaction, enterprise: str) -> DataKey:
+        """
+        The enterprise's key for new secrets, until this transaction ends; made when it has none yet, or its last was shredded.
+
+        For what has many parts, or is no text; `seal` is for the rest, and says where such things are to be kept.
+        """
         kept = secrets.newest_data_key(tx, enterprise)
         if kept is not None and kept.wrapped is not None:
             return self.unwrap(enterprise, kept)
