@@ -34,8 +34,9 @@ def build(*, offline: bool = False, version: str = "dev") -> None:
 @app.command()
 def secrets() -> None:
     """Make the files with secrets that are missing."""
-    folder = Stack().settings.numerator_secrets
-    make_secrets(folder)
+    settings = Stack().settings
+    folder = settings.numerator_secrets
+    make_secrets(folder, settings.sandbox_url)
     console.print(f"Secrets are in {folder}: keep a copy where no backup of the data is.")
 
 
@@ -45,7 +46,7 @@ def up(profile: Profiles = None) -> None:
     stack = Stack(profiles=profile or PROFILES)
     began = time.monotonic()
     with _errors_told(), console.status("starting containers"):
-        make_secrets(stack.settings.numerator_secrets)
+        make_secrets(stack.settings.numerator_secrets, stack.settings.sandbox_url)
         stack.up()
     console.print(f"Numerator is up at {stack.gateway_url} ({time.monotonic() - began:.0f} s).")
 

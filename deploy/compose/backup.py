@@ -98,7 +98,7 @@ def restore(
     Raises StackError: the backup is damaged or belongs to other secrets, data is there, or a step failed.
     """
     manifest = check(folder, stack.settings.numerator_secrets)
-    make_secrets(stack.settings.numerator_secrets)
+    make_secrets(stack.settings.numerator_secrets, stack.settings.sandbox_url)
     volumes = [f"{stack.project}_{store}" for store in _STORES]
     there = set(stack.docker("volume", "ls", "--quiet").split())
     if volumes[0] in there and not replace:

@@ -37,16 +37,27 @@ class ComposeSettings(BaseSettings):
     """The windows in which guardrails' numbers are counted. So short a rollout is stopped in seconds; many companies want 60."""
     numerator_look_seconds: Annotated[float, Field(gt=0)] = 2
     """How often guardrails are looked at. More often than windows end, or some are not seen."""
+    numerator_webhook_private_networks: str = '["172.16.0.0/12", "192.168.0.0/16"]'
+    """Networks that are not public and to which webhooks go all the same (JSON): those of engines, where the story listens."""
+    numerator_webhook_plain_http: bool = True
+    """Whether webhooks go to `http` URLs, as the story's is."""
+    numerator_webhook_any_port: bool = True
+    """Whether webhooks go to other ports than 443 and 80."""
     otel_exporter_otlp_endpoint: str = "http://otlp:4318"
     """Where processes send traces and logs; the stack's own receiver by default."""
     numerator_secrets: Path = ROOT / ".local" / "compose" / "secrets"
     """The folder with the files under `secrets:`."""
 
+    @property
+    def sandbox_url(self) -> str:
+        """The sandbox network's base URL, the same inside as on this machine."""
+        return f"http://sandbox.localhost:{self.numerator_sandbox_port}"
+
     def own_variables(self) -> dict[str, str]:
         """These settings, and what follows from them, as docker-compose.yml asks for it."""
         return {
             "NUMERATOR_PUBLIC_URL": f"http://localhost:{self.numerator_port}",
-            "NUMERATOR_NETWORK_SERVERS": f'["http://sandbox.localhost:{self.numerator_sandbox_port}"]',
+            "NUMERATOR_NETWORK_SERVERS": f'["{self.sandbox_url}"]',
             **{name.upper(): str(value) for name, value in self.model_dump().items()},
         }
 

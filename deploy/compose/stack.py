@@ -18,6 +18,9 @@ PROFILES = ("observability", "demo")
 TIMEOUT = 240.0
 """Seconds until everything is healthy; some 60 are needed on two idle cores."""
 
+_WEBHOOK_RULES = (
+    "NUMERATOR_WEBHOOK_PRIVATE_NETWORKS", "NUMERATOR_WEBHOOK_PLAIN_HTTP", "NUMERATOR_WEBHOOK_ANY_PORT",
+)  # fmt: skip
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -156,11 +159,12 @@ class Stack:
     def compose(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
         """What `docker compose` prints. Raises StackError with the end of what it prints when it fails."""
         profiles = [part for name in self._profiles for part in ("--profile", name)]
-        # Without the receiver there is nobody to send traces to.
+        # Without the receiver there is nobody to send traces to; without the demonstration, webhooks go to public addresses.
         silent = {} if "observability" in self._profiles else {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}
+        strict = {} if "demo" in self._profiles else dict.fromkeys(_WEBHOOK_RULES, "")
         return _run(
             ["docker", "compose", *profiles, *arguments],
-            {**self.settings.variables(), **silent, **(environment or {})},
+            {**self.settings.variables(), **silent, **strict, **(environment or {})},
         )
 
     def docker(self, *arguments: str) -> str:

@@ -90,7 +90,7 @@ def docker_compose_project_name(settings: ComposeSettings) -> str:
 @pytest.fixture(scope="session")
 def docker_setup(settings: ComposeSettings, built: str) -> list[str]:
     """From nothing."""
-    make_secrets(settings.numerator_secrets)
+    make_secrets(settings.numerator_secrets, settings.sandbox_url)
     return ["down --volumes --remove-orphans --timeout 5", "up --detach --wait --wait-timeout 240"]
 
 

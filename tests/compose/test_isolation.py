@@ -12,6 +12,24 @@ from deploy.compose.stack import Stack, StackError
 from tests.compose.test_recovery import KILLED
 
 STORES = ("postgres", "rabbitmq")
+LISTENING = {"postgres": 5432, "rabbitmq": 5672, "gateway": 8080, "balancer": 8080, "prometheus": 9090,
+             "dashboards": 3000, "otlp": 4318}  # fmt: skip
+"""Where containers listen besides api processes, on 50051, and what else is ours, on its metrics port."""
+REACH = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+
+def reached(place):
+    try:
+        socket.create_connection(place, 3).close()
+    except OSError:
+        return False
+    return True
+
+places = [tuple(place) for place in json.loads(sys.argv[1])]
+with ThreadPoolExecutor(50) as pool:
+    print(json.dumps([place for place, good in zip(places, pool.map(reached, places)) if good]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +74,46 @@ def test_network__services__have_no_way_out(stack: Stack, settings: ComposeSetti
                 stack.docker("exec", container, "python", "-c", probe.format(host, port))
 
 
+def test_network__webhooks__reach_partners_and_nobody_who_listens_here(
+    stack: Stack, settings: ComposeSettings
+) -> None:
+    """Whatever a URL of a customer's leads to: the sender finds its database, and who measures it, and a way out."""
+    partner = stack.docker(
+        "run", "--detach", "--rm", "--network", f"{stack.project}_partners", "--entrypoint", "python",
+        stack.settings.numerator_image, "-m", "http.server", "8000",
+    ).strip()  # fmt: skip
+    try:
+        places = {
+            (network["IPAddress"], port): service
+            for service in [*KILLED, *STORES, "prometheus", "dashboards", "otlp"]
+            for port in [_port(service, settings)]
+            for container in stack.containers(service)
+            for network in stack.inspect(container)["NetworkSettings"]["Networks"].values()
+        }
+        (network,) = stack.inspect(partner)["NetworkSettings"]["Networks"].values()
+        places[network["IPAddress"], 8000] = "a partner's system"
+
+        def reached(by: str) -> set[str]:
+            asked = json.dumps(list(places))
+            told = stack.docker("exec", stack.containers(by)[0], "python", "-c", REACH, asked)
+            return {places[host, port] for host, port in json.loads(told)}
+
+        others = reached("accounts-api")
+        assert {"rabbitmq", "postgres", "rollout-api", "gateway", "sandbox"} <= others
+        assert "a partner's system" not in others
+        assert reached("accounts-webhooks") == {
+            "accounts-webhooks", "postgres", "prometheus", "otlp", "a partner's system",
+        }  # fmt: skip
+    finally:
+        stack.docker("rm", "--force", partner)
+
+
+def _port(service: str, settings: ComposeSettings) -> int:
+    if service == "sandbox":
+        return settings.numerator_sandbox_port
+    return LISTENING.get(service, 50051 if service.endswith("-api") else 9464)
+
+
 def test_network__published_ports__are_those_for_people_and_on_loopback(
     stack: Stack, configured: dict[str, Any]
 ) -> None:
@@ -70,7 +128,7 @@ def test_network__published_ports__are_those_for_people_and_on_loopback(
     assert {address for hosts in published.values() for address in hosts} == {"127.0.0.1"}
 
 
-@pytest.mark.parametrize("network", ["edge", "outside"])
+@pytest.mark.parametrize("network", ["edge", "outside", "partners"])
 def test_network__stores__are_not_where_the_outside_is(configured: dict[str, Any], network: str) -> None:
     """A balancer that is taken over finds gateways, and neither services nor stores."""
     there = {name for name, each in configured["services"].items() if network in each.get("networks", {})}
@@ -81,6 +139,8 @@ def test_network__stores__are_not_where_the_outside_is(configured: dict[str, Any
     }  # fmt: skip
     if network == "edge":
         assert there == {"balancer", "gateway"}
+    if network == "partners":
+        assert there <= {"accounts-webhooks", "story"}
 
 
 def test_secrets__of_a_container__are_its_own_and_only_files(

@@ -3,6 +3,8 @@
 import time
 
 from deploy.compose.stack import Stack
+from deploy.demo.people import consent
+from deploy.sandbox.users import PASSWORD
 from tests.compose.conftest import Note
 from tests.compose.outside import Outside
 
@@ -25,6 +27,22 @@ def test_story__from_inside__is_told_to_its_end(
     )
     assert "17. Who did what, and the proof of it" in told
     assert "✗" not in told
+
+
+def test_story__weibo__an_account_is_bound_and_let_go(outside: Outside) -> None:
+    """The sandbox network is a Weibo as well, and the stack knows the app that it is there."""
+    accounts = f"/v1/{outside.story.enterprise}/accounts"
+    started = outside.call(
+        "POST", f"{accounts}:startBinding", {"network": "weibo", "server": outside.network}
+    )
+    handed = consent(started["authorizationUrl"], "li-na", PASSWORD)
+    bound = outside.call(
+        "POST", f"{accounts}:completeBinding", {"state": handed["state"], "code": handed["code"]}
+    )
+    ended = outside.call("POST", f"/v1/{bound['name']}:unbind")
+
+    assert (bound["network"], bound["state"], ended["state"]) == ("weibo", "ACTIVE", "REVOKED")
+    assert bound["tokenExpireTime"]
 
 
 def test_story__a_publication__is_on_each_account_once(outside: Outside) -> None:
