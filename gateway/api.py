@@ -25,6 +25,7 @@ from gateway.admission import Admissions
 from gateway.backends import Backends
 from gateway.callers import introduce
 from gateway.catalogue import Method, Shape
+from gateway.downloads import download
 from gateway.errors import Problem
 from gateway.idempotency import HEADER, apply_key
 from gateway.identity import ANONYMOUS, AccessTokens
@@ -112,6 +113,8 @@ class Api:
                 apply_key(method, request, headers.get(HEADER))
                 if method.shape is Shape.EVENTS:
                     response = await self._events(method, request, headers, principal, scope)
+                elif method.shape is Shape.DOWNLOAD:
+                    response = await self._download(method, request, principal, receive)
                 else:
                     response = await self._unary(route, request, principal, receive)
             await response(scope, receive, send)
@@ -126,7 +129,7 @@ class Api:
                     raise
                 return None, problem.headers
         route, path = self._routes.find(scope["method"], raw_path)
-        if scope["method"] == "HEAD" and route.method.shape is Shape.EVENTS:
+        if scope["method"] == "HEAD" and route.method.shape in (Shape.EVENTS, Shape.DOWNLOAD):
             raise Problem(
                 405, "METHOD_NOT_ALLOWED", "a stream has no HEAD", headers={"allow": "GET, OPTIONS"}
             )
@@ -185,15 +188,29 @@ class Api:
             raise self._backends.problem(error, method.service) from None
         return Response(render_json(reply, route.binding.response_body), media_type="application/json")
 
+    async def _download(
+        self, method: Method, request: Message, principal: Principal, receive: Receive
+    ) -> Response:
+        """What fails before the first piece is still a problem document."""
+        seconds = method.access.deadline_seconds or self._stream_seconds
+        call = self._backends.begin(method, principal, seconds, request)
+        first = await self._awaited(_next(call), call, method, receive)
+        name: str = getattr(request, "name", "")
+        return download(name, first or httpbody_pb2.HttpBody(), partial(_next, call), call.cancel)
+
     async def _reply(self, call: Any, method: Method, receive: Receive) -> Message:
-        """The call's reply. A client that goes away meanwhile cancels the call."""
+        """The call's reply."""
 
         async def reply() -> Message:
             message: Message = await call
             return message
 
+        return await self._awaited(reply(), call, method, receive)
+
+    async def _awaited(self, work: Coroutine[Any, Any, T], call: Any, method: Method, receive: Receive) -> T:
+        """What comes of a call. A client that goes away meanwhile cancels it."""
         try:
-            return await _unless_gone(reply(), receive, call.cancel)
+            return await _unless_gone(work, receive, call.cancel)
         except grpc.aio.AioRpcError as error:
             raise self._backends.problem(error, method.service) from None
 

@@ -31,6 +31,7 @@ class Shape(Enum):
     UNARY = "one request, one reply"
     EVENTS = "a server stream, shown as server-sent events"
     UPLOAD = "a client stream that takes the raw body in pieces"
+    DOWNLOAD = "a server stream that gives the raw body in pieces"
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,9 @@ def _binding(descriptor: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
 
 def _shape(descriptor: MethodDescriptor, bindings: Iterable[Binding]) -> Shape:
     if not descriptor.client_streaming:
-        return Shape.EVENTS if descriptor.server_streaming else Shape.UNARY
+        if not descriptor.server_streaming:
+            return Shape.UNARY
+        return Shape.DOWNLOAD if descriptor.output_type.full_name == HTTP_BODY else Shape.EVENTS
     for binding in bindings:
         body = binding.body if binding.body not in ("", "*") else None
         message = field_at(descriptor.input_type, body).message_type if body else descriptor.input_type

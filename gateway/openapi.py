@@ -256,6 +256,8 @@ class _Builder:
         description = (self._comments.get(reply.full_name) or "Done.").partition("\n\n")[0]
         if method.raw_reply:
             schema: Json = {"type": "string"}
+            if method.shape is Shape.DOWNLOAD:
+                schema["format"] = "binary"
             return {"description": "The content as it is.", "content": {"*/*": {"schema": schema}}}
         schema = self._message(reply)
         if binding.response_body:

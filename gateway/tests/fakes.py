@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 
 from google.api import httpbody_pb2
+from google.protobuf import any_pb2, wrappers_pb2
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
 from numerator.accounts.v1 import apps_pb2, apps_pb2_grpc, sessions_pb2, sessions_pb2_grpc
@@ -86,6 +87,18 @@ class Boxes(api.grpc.BoxServiceServicer):
             if b"STOP" in request.file.data:
                 raise invalid("file", "says STOP")
         return reply
+
+    def UnpackBox(self, request, context) -> Iterator:
+        self._note(request)
+        if request.trouble == "none":
+            raise not_found(request.name)
+        length = any_pb2.Any()
+        length.Pack(wrappers_pb2.Int64Value(value=9))
+        yield httpbody_pb2.HttpBody(content_type="image/png", data=b"<htm", extensions=[length])
+        if request.trouble == "fail":
+            raise ServiceError(Kind.UNAVAILABLE, "TORN_DOWN", "the stream was torn down")
+        if request.trouble != "short":
+            yield httpbody_pb2.HttpBody(data=b"l>bye")
 
     def ShowBox(self, request, context):
         self._note(request)

@@ -376,6 +376,35 @@ async def test_upload__service_refuses_early(http):
     await problem(await http.post(f"{BOXES}:fill", content=body()), 400, "INVALID_ARGUMENT")
 
 
+# --- downloads
+
+
+async def test_download__is_saved_and_not_shown(http):
+    """The pieces make one body of the length told ahead, under headers with which no browser opens it."""
+    answer = await http.get(f"{BOXES}/b1:unpack")
+
+    assert answer.content == b"<html>bye"
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["content-disposition"] == 'attachment; filename="b1.png"'
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-length"] == "9"
+
+
+async def test_download__fails_before_it_begins(http):
+    """A refusal is a problem; so is HEAD, since a download may be written down as one."""
+    await problem(await http.get(f"{BOXES}/b1:unpack", params={"trouble": "none"}), 404, "NOT_FOUND")
+    assert (await http.head(f"{BOXES}/b1:unpack")).status_code == 405
+
+
+@pytest.mark.parametrize("trouble", ["fail", "short"])
+async def test_download__broken_off_is_not_taken_for_whole(http, trouble):
+    """A stream that fails or ends early in the middle breaks the connection off."""
+    with pytest.raises(httpx.RemoteProtocolError):
+        await http.get(f"{BOXES}/b1:unpack", params={"trouble": trouble})
+
+
 # --- streams
 
 

@@ -178,8 +178,12 @@ def test_operation__statuses_fit_the_method():
 
 
 def test_operation__streams_and_uploads():
-    """Streams are event streams, uploads and pages have their own content."""
+    """Streams are event streams; uploads, downloads and pages have their own content."""
     paths = build(SMALL)["paths"]
+    unpack = paths["/v1/enterprises/{enterprise}/boxes/{box}:unpack"]["get"]
+    assert unpack["responses"]["200"]["content"] == {
+        "*/*": {"schema": {"type": "string", "format": "binary"}}
+    }
     watch = paths["/v1/enterprises/{enterprise}/boxes:watch"]["get"]
     fill = paths["/v1/enterprises/{enterprise}/boxes:fill"]["post"]
 
