@@ -13,8 +13,10 @@ EXPIRES_SOON = timedelta(days=7)
 MEASURED = timedelta(hours=24)
 """Over which time an account's error rate is taken."""
 
-_FAILING_RATE = 0.5
-_ENOUGH = 4
+FAILING_RATE = 0.5
+"""The share of failed deliveries from which an account is failing."""
+
+ENOUGH = 4
 """Fewer deliveries than these say nothing."""
 
 
@@ -101,7 +103,7 @@ def _health(account: Account, published: int, failed: int, now: datetime) -> Hea
         return Health.UNBOUND
     if account.state is AccountState.REAUTH_REQUIRED or (expires and expires <= now):
         return Health.REAUTH_REQUIRED
-    if deliveries >= _ENOUGH and failed / deliveries >= _FAILING_RATE:
+    if deliveries >= ENOUGH and failed / deliveries >= FAILING_RATE:
         return Health.FAILING
     return Health.EXPIRING if expires and expires <= now + EXPIRES_SOON else Health.OK
 

@@ -272,6 +272,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
                 label=request.label or None,
                 network=request.network or None,
                 state=convert.account_state(request.state),
+                health=convert.account_health(request.health),
                 after=after,
                 limit=limit,
             )

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from numerator.accounts.v1 import accounts_pb2 as pb
-from numerator.accounts.v1 import apps_pb2
+from numerator.accounts.v1 import apps_pb2, health_pb2
 from numerator.options.v1 import options_pb2
 
 from services.accounts.model import (
@@ -20,6 +20,7 @@ from services.accounts.model import (
 )
 from services.accounts.model.clients import ClientRights
 from services.accounts.model.groups import group_id, group_name
+from services.accounts.model.health import Health
 from services.accounts.model.revocations import Revocation
 
 
@@ -151,6 +152,11 @@ def account(model: Account) -> pb.Account:
 def account_state(value: pb.Account.State.ValueType) -> AccountState | None:
     """The state that a list is filtered by; None for all."""
     return AccountState(pb.Account.State.Name(value)) if value else None
+
+
+def account_health(value: health_pb2.AccountHealth.Health.ValueType) -> Health | None:
+    """The health that a list is filtered by; None for all."""
+    return Health(health_pb2.AccountHealth.Health.Name(value)) if value else None
 
 
 def time(moment: datetime) -> Timestamp:

@@ -10,6 +10,7 @@ from services.accounts.model import (
     Profile,
     account_bound_elsewhere,
 )
+from services.accounts.model.health import ENOUGH, EXPIRES_SOON, FAILING_RATE, MEASURED, Health
 from services.accounts.store.enterprises import lock_enterprise
 from services.accounts.store.groups import REACHED, WITHIN, path_of
 from services.accounts.store.rows import After, Row, only
@@ -28,6 +29,21 @@ _CONDITIONS = {
     "label": "%(label)s = any (accounts.labels)",
     "network": "accounts.network = %(network)s",
     "state": "accounts.state = %(state)s",
+    # As `model.health.measure` says, which a property test holds it to.
+    "health": """
+      case
+        when accounts.state = 'REVOKED' then 'UNBOUND'
+        when accounts.state = 'REAUTH_REQUIRED' or accounts.token_expire_time <= %(now)s then 'REAUTH_REQUIRED'
+        when (
+          select sum(published + failed) >= %(enough)s and sum(failed) >= %(failing_rate)s * sum(published + failed)
+          from delivery_hours
+          where delivery_hours.enterprise = accounts.enterprise and delivery_hours.account = accounts.name
+            and delivery_hours.hour > %(now)s - %(measured)s
+        ) then 'FAILING'
+        when accounts.token_expire_time <= %(now)s + %(soon)s then 'EXPIRING'
+        else 'OK'
+      end = %(health)s
+    """,
 }
 
 
@@ -116,6 +132,7 @@ def list_accounts(
     label: str | None = None,
     network: str | None = None,
     state: AccountState | None = None,
+    health: Health | None = None,
     after: After,
     limit: int,
 ) -> list[Account]:
@@ -123,7 +140,7 @@ def list_accounts(
     An enterprise's accounts, oldest first.
 
     Where given, only those in the subtree of the group `within`, and of one of `reach` (ids), with the label, of the network,
-    and in the state.
+    in the state, and of the health.
     """
     wanted = {
         "within": None if within is None else [within],
@@ -131,6 +148,7 @@ def list_accounts(
         "label": label,
         "network": network,
         "state": state,
+        "health": health,
     }
     conditions = [_CONDITIONS[key] for key, value in wanted.items() if value is not None]
     rows = tx.execute(
@@ -142,7 +160,18 @@ def list_accounts(
             ]
         )
         + " order by accounts.create_time, accounts.name limit %(limit)s",
-        {"enterprise": enterprise, "time": after[0], "name": after[1], "limit": limit, **wanted},
+        {
+            "enterprise": enterprise,
+            "time": after[0],
+            "name": after[1],
+            "limit": limit,
+            "now": tx.now,
+            "enough": ENOUGH,
+            "failing_rate": FAILING_RATE,
+            "measured": MEASURED,
+            "soon": EXPIRES_SOON,
+            **wanted,
+        },
     )
     return [_account(row) for row in rows]
 

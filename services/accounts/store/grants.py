@@ -66,8 +66,7 @@ def holdings(tx: Transaction, subject: str, enterprise: str) -> list[Holding]:
         found = tx.execute(
             "select role from members where enterprise = %s and name = %s", (enterprise, subject)
         )
-        role = only(found, subject)["role"]
-        whole = [Holding(role)] if role else []
+        whole = [Holding(only(found, subject)["role"])]
     return whole + granted(tx, subject, enterprise)
 
 
