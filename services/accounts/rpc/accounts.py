@@ -201,7 +201,7 @@ class AccountsServicer(pb_grpc.AccountsServiceServicer):
         call = current_call()
 
         def delete() -> Empty:
-            clients.delete_client(tx, request.name, caller=call.principal)
+            clients.delete_client(tx, request.name, etag=request.etag, caller=call.principal)
             return Empty()
 
         with self._database.transaction(call.scope) as tx:

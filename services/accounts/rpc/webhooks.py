@@ -128,7 +128,7 @@ class WebhookServicer(pb_grpc.WebhookServiceServicer):
 
         def rotate() -> pb.WebhookEndpoint:
             endpoint, secret = webhooks.rotate_secret(
-                tx, self._vault, request.name, overlap=overlap, caller=call.principal
+                tx, self._vault, request.name, overlap=overlap, etag=request.etag, caller=call.principal
             )
             secrets.append(secret)
             return _endpoint(endpoint)

@@ -124,9 +124,10 @@ def end_grace(tx: Transaction, name: str, *, etag: str, caller: Principal) -> Cl
     return after
 
 
-def delete_client(tx: Transaction, name: str, *, caller: Principal) -> None:
-    """Forget a client, and refuse its access tokens. Raises NOT_FOUND."""
+def delete_client(tx: Transaction, name: str, *, etag: str, caller: Principal) -> None:
+    """Forget a client, and refuse its access tokens. Raises NOT_FOUND or ABORTED (`ETAG_MISMATCH`)."""
     client = client_rows.lock_client(tx, name)
+    check_etag(etag, client.revision)
     client_rows.delete_client(tx, name)
     _audit(tx, client, "client.deleted", caller)
     _refuse_tokens(tx, client)

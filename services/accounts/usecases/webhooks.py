@@ -112,10 +112,15 @@ def delete_endpoint(tx: Transaction, name: str, *, etag: str, caller: Principal)
 
 
 def rotate_secret(
-    tx: Transaction, vault: Vault, name: str, *, overlap: timedelta, caller: Principal
+    tx: Transaction, vault: Vault, name: str, *, overlap: timedelta, etag: str, caller: Principal
 ) -> tuple[Endpoint, SecretStr]:
-    """Give an endpoint a new secret; the one before also signs for as long as `overlap`. Raises NOT_FOUND."""
+    """
+    Give an endpoint a new secret; the one before also signs for as long as `overlap`.
+
+    Raises NOT_FOUND or ABORTED (`ETAG_MISMATCH`).
+    """
     before = rows.lock_endpoint(tx, name)
+    check_etag(etag, before.revision)
     secret = _new_secret(tx, vault, name, overlap)
     rows.save_endpoint(tx, replace(before, update_time=tx.now, revision=before.revision + 1))
     _audit(tx, caller.subject, "webhook_endpoint.secret_rotated", name, overlap=str(overlap))
