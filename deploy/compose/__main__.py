@@ -1,18 +1,19 @@
 """`python -m deploy.compose`: the platform in containers. docs/runbook.md tells when to use what."""
 
+import json
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from deploy.compose import backup as backups
-from deploy.compose import image
+from deploy.compose import image, operator
 from deploy.compose.secrets import make_secrets
 from deploy.compose.stack import PROFILES, Stack, StackError
 
@@ -89,6 +90,20 @@ def roll(
 
 
 @app.command()
+def ask(
+    method: Annotated[str, typer.Argument(help="GET, POST, PATCH or DELETE.")],
+    path: Annotated[
+        str, typer.Argument(help="With its query, as /v1/enterprises/x/freezes; see /docs at the gateway.")
+    ],
+    body: Annotated[str, typer.Argument(help="JSON.")] = "",
+) -> None:
+    """Ask the gateway as an operator, and print what it answers."""
+    with _errors_told():
+        answer = operator.ask(Stack(), method.upper(), path, _json(body))
+    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+@app.command()
 def backup(
     folder: Annotated[Path, typer.Argument(help="A new folder, best on another machine's disk.")],
 ) -> None:
@@ -117,6 +132,18 @@ def restore(
             replace=replace, told_since=since, tell=lambda step: console.print(f"  {step}"),
         )  # fmt: skip
     console.print(f"The data is as it was at {made.time:%Y-%m-%d %H:%M:%S} UTC, and Numerator is up.")
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    if not text:
+        return None
+    try:
+        body = json.loads(text)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise StackError(f"this is no JSON object: {text}")
+    return body
 
 
 @contextmanager

@@ -62,9 +62,9 @@ from pg_tables where schemaname not in ('pg_catalog', 'information_schema')
 
 
 class Operator:
-    """Types what a chapter says, in a shell with nothing but the stack's own settings."""
+    """Types what a chapter says, in a shell with nothing but the stack's own settings, and a company that it concerns."""
 
-    def __init__(self, stack: Stack, folder: Path) -> None:
+    def __init__(self, stack: Stack, enterprise: str, folder: Path) -> None:
         backups = folder / "backups"
         backups.mkdir()
         (runs,) = stack.containers("publishing-api")
@@ -74,6 +74,7 @@ class Operator:
             "BACKUPS": str(backups),
             "SECRETS_COPY": str(folder / "secrets.tar.gz"),
             "SERVICES": "rollout",
+            "ENTERPRISE": enterprise,
         }
 
     def follow(self, chapter: str) -> str:
@@ -90,9 +91,9 @@ class Operator:
 
 
 @pytest.fixture(scope="module")
-def operator(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Operator:
+def operator(stack: Stack, outside: Outside, tmp_path_factory: pytest.TempPathFactory) -> Operator:
     """Whoever is responsible tonight."""
-    return Operator(stack, tmp_path_factory.mktemp("operator"))
+    return Operator(stack, outside.story.enterprise, tmp_path_factory.mktemp("operator"))
 
 
 @pytest.fixture(scope="module")
@@ -217,12 +218,12 @@ def test_signing_key__rolled_over_under_load__no_request_fails(
 
 @pytest.mark.slow
 def test_upgrade__image_of_another_version__is_what_runs(stack: Stack, operator: Operator) -> None:
-    """One service, the sender and the gateways are replaced; tests of `roll` see to it that nobody notices."""
+    """One service, the senders and the gateways are replaced; tests of `roll` see to it that nobody notices."""
     operator.follow("Upgrade")
 
     replaced = [
         each
-        for service in ("rollout-api", "rollout-worker", "publishing-sender", "gateway")
+        for service in ("rollout-api", "rollout-worker", "accounts-webhooks", "publishing-sender", "gateway")
         for each in stack.containers(service)
     ]
     configured = [stack.inspect(each)["Config"] for each in replaced]

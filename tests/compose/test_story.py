@@ -39,7 +39,7 @@ def test_story__weibo__an_account_is_bound_and_let_go(outside: Outside) -> None:
     bound = outside.call(
         "POST", f"{accounts}:completeBinding", {"state": handed["state"], "code": handed["code"]}
     )
-    ended = outside.call("POST", f"/v1/{bound['name']}:unbind")
+    ended = outside.call("DELETE", f"/v1/{bound['name']}")
 
     assert (bound["network"], bound["state"], ended["state"]) == ("weibo", "ACTIVE", "REVOKED")
     assert bound["tokenExpireTime"]

@@ -6,7 +6,7 @@ A new service is a line in `_SERVICES`; what is special about it are panels besi
 
 from collections.abc import Sequence
 
-from deploy.grafana.expressions import SERVER_ERRORS, handler, method, or_zero, per_second, quantile
+from deploy.grafana.expressions import SERVER_ERRORS, gained, handler, method, or_zero, per_second, quantile
 from deploy.grafana.panels import Board, Panel, Query, Section, Unit, lines
 
 _ACCOUNTS = [
@@ -30,9 +30,87 @@ _ACCOUNTS = [
     ),
     lines(
         "Logins by outcome", Unit.PER_SECOND,
-        "Many refusals: a partner's secret has changed, or somebody tries passwords (the gateway limits them).",
+        "Many refusals: a partner's secret has changed, or somebody tries passwords (docs/runbook.md, LoginsFail).",
         Query(or_zero(per_second("numerator_accounts_logins_total", "kind", "outcome")), "{{kind}} {{outcome}}"),
         width=6,
+    ),
+    lines(
+        "Sessions of members", Unit.COUNT,
+        "That have not ended. A fall that nobody decided: sessions were revoked, or refresh tokens used twice; the audit says.",
+        Query("max(numerator_accounts_sessions)", "sessions"),
+        width=6,
+    ),
+    lines(
+        "Accounts in batches of invitations", Unit.COUNT,
+        "INVITED that stay so: holders have not got their links, or do not dare to open them.",
+        Query("max by (state) (numerator_accounts_binding_rows)", "{{state}}"),
+        width=6,
+    ),
+    lines(
+        "Accounts whose token ends soon", Unit.COUNT,
+        "Within a day, or later within a week. Their holders have to authorise them anew (docs/runbook.md, TokensExpire).",
+        Query(or_zero("max by (network, within) (numerator_accounts_tokens_expiring)"), "{{network}} {{within}}"),
+        width=6,
+    ),
+    lines(
+        "Tokens read, by purpose, in the last hour", Unit.COUNT,
+        "`refresh` goes on by itself, `revocation` is an unbinding. Anything else: the audit trail says who reads, and why.",
+        Query(or_zero(gained("numerator_accounts_tokens_read_total", "1h", "purpose")), "{{purpose}}"),
+        width=6,
+    ),
+    lines(
+        "What a rotation of data keys has still to do", Unit.COUNT,
+        "Enterprises. A line that does not fall: docs/runbook.md, RotationStuck.",
+        Query("max(numerator_accounts_rotation_left)", "enterprises"),
+        width=6,
+    ),
+    lines(
+        "What each master key has wrapped", Unit.COUNT,
+        "One line; while the key changes two, of which the old one falls to nothing (docs/runbook.md, RotationStuck).",
+        Query(or_zero("max by (master_key) (numerator_accounts_keys_wrapped)"), "{{master_key}}"),
+        width=6,
+    ),
+    lines(
+        "Age of the revocations at each gateway", Unit.SECONDS,
+        "Below 3 seconds. A line that rises: that gateway takes tokens that were revoked (docs/runbook.md, RevocationsStale).",
+        Query("numerator_gateway_revocations_age_seconds", "{{instance}}"),
+        width=6,
+    ),
+]  # fmt: skip
+
+_WEBHOOKS = [
+    lines(
+        "Endpoints by state", Unit.COUNT,
+        "FAILING and DISABLED are their owners' to mend; many at once: our way out (docs/runbook.md, WebhooksWait).",
+        Query(or_zero("max by (state) (numerator_accounts_webhook_endpoints)"), "{{state}}"),
+    ),
+    lines(
+        "Oldest that is due", Unit.SECONDS,
+        "LIVE above a minute: docs/runbook.md, WebhooksWait. FAILING wait for each other; they hold up nobody else.",
+        Query("max by (endpoint) (numerator_accounts_webhook_oldest_due_seconds)", "{{endpoint}}"),
+    ),
+    lines(
+        "First attempts and retries", Unit.PER_SECOND,
+        "By what came of them. One error that takes over all: it is on our side.",
+        Query(
+            or_zero(per_second("numerator_accounts_webhook_attempts_total", "retry", "outcome")),
+            "retry {{retry}}: {{outcome}}",
+        ),
+    ),
+    lines(
+        "Deliveries that ended, in the last hour", Unit.COUNT,
+        "FAILED after days of trying. Partners can have them sent again (docs/webhooks.md).",
+        Query(
+            or_zero(gained("numerator_accounts_webhook_deliveries_ended_total", "1h", "state", "reason")),
+            "{{state}} {{reason}}",
+        ),
+        width=12,
+    ),
+    lines(
+        "95 of 100 taken within", Unit.SECONDS,
+        "From an event's arrival until its endpoint took it, of first attempts. Above 2 seconds: the sender is busy.",
+        Query(or_zero(f"{quantile(0.95, 'numerator_accounts_webhook_delay_seconds')} >= 0"), "first attempt"),
+        width=12,
     ),
 ]  # fmt: skip
 
@@ -149,6 +227,18 @@ _PUBLISHING = [
         "Nothing for long while people write: networks are not asked; look at the sender's log.",
         Query(or_zero(per_second("numerator_publishing_interactions_total")), "interactions"),
     ),
+    lines(
+        "Accounts that a freeze holds", Unit.COUNT,
+        "Somebody has stopped them; the audit of publishing says who, and why (docs/runbook.md, A company must stop posting).",
+        Query("max(numerator_publishing_accounts_frozen)", "frozen"),
+        width=12,
+    ),
+    lines(
+        "Deliveries that a freeze holds", Unit.COUNT,
+        "Due, and kept back. They go out when the freeze is lifted, unless somebody cancels them.",
+        Query("max(numerator_publishing_deliveries_held)", "held"),
+        width=12,
+    ),
 ]  # fmt: skip
 
 _TARGETING = [
@@ -236,17 +326,17 @@ _ANALYTICS = [
     ),
 ]  # fmt: skip
 
-_SERVICES: tuple[tuple[str, Sequence[Panel]], ...] = (
-    ("accounts", _ACCOUNTS),
-    ("rollout", _ROLLOUT),
-    ("publishing", _PUBLISHING),
-    ("targeting", _TARGETING),
-    ("placement", _PLACEMENT),
-    ("analytics", _ANALYTICS),
+_SERVICES: tuple[tuple[str, Sequence[Section]], ...] = (
+    ("accounts", [Section("Accounts", _ACCOUNTS), Section("Webhooks", _WEBHOOKS)]),
+    ("rollout", [Section("Rollout", _ROLLOUT)]),
+    ("publishing", [Section("Publishing", _PUBLISHING)]),
+    ("targeting", [Section("Targeting", _TARGETING)]),
+    ("placement", [Section("Placement", _PLACEMENT)]),
+    ("analytics", [Section("Analytics", _ANALYTICS)]),
 )
 
 
-def _board(service: str, own: Sequence[Panel]) -> Board:
+def _board(service: str, own: Sequence[Section]) -> Board:
     of = f'service="{service}"'
     sections = [
         Section("Calls", _calls(of)),
@@ -257,7 +347,7 @@ def _board(service: str, own: Sequence[Panel]) -> Board:
         uid=f"numerator-{service}",
         title=f"Numerator: {service}",
         text=f"For whoever looks after {service}.",
-        sections=[Section(service.capitalize(), own), *sections],
+        sections=[*own, *sections],
     )
 
 
