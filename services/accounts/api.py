@@ -29,8 +29,6 @@ from numerator.accounts.v1 import (
     webhooks_pb2_grpc,
 )
 
-from services.accounts.networks.mastodon import MastodonNetwork
-from services.accounts.networks.weibo import WeiboNetwork
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
@@ -49,6 +47,7 @@ from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
 from services.accounts.usecases.invitations import Inviter
 from services.accounts.usecases.secrets import Vault
+from services.accounts.wiring import open_networks
 from services.chassis.clock import SystemClock
 from services.chassis.database import Database
 from services.chassis.rpc.server import Server
@@ -62,12 +61,7 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
     vault = Vault(settings.open_master_keys())
     binder = Binder(
         database,
-        {
-            "mastodon": MastodonNetwork(),
-            "weibo": WeiboNetwork(
-                {server: (app.client_id, app.client_secret) for server, app in settings.weibo_apps.items()}
-            ),
-        },
+        open_networks(settings),
         servers=settings.network_servers,
         redirect_uri=settings.binding_redirect_uri,
         vault=vault,

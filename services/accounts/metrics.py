@@ -23,6 +23,7 @@ _logins = counter("numerator.accounts.logins", "Tries to log in, by members and 
 _verifications = counter("numerator.accounts.verifications", "Steps of verifications, by where they led.")
 _bindings = counter("numerator.accounts.bindings", "Bindings that were completed or refused.")
 _tokens_read = counter("numerator.accounts.tokens.read", "Tokens of accounts that were opened, by purpose.")
+_refreshes = counter("numerator.accounts.token.refreshes", "Refreshes of tokens, by what came of them.")
 _webhook_attempts = counter("numerator.accounts.webhook.attempts", "Requests to webhook endpoints.")
 _webhook_delay = duration(
     "numerator.accounts.webhook.delay",
@@ -73,6 +74,11 @@ def binding(tx: Transaction, network: str, outcome: str = "OK") -> None:
 def token_read(tx: Transaction, purpose: str) -> None:
     """Count an account's token that was opened."""
     tx.after_commit(lambda: _tokens_read.add(1, {"purpose": purpose}))
+
+
+def refresh(tx: Transaction, outcome: str) -> None:
+    """Count a refresh of a token: `OK`, or the reason why not."""
+    tx.after_commit(lambda: _refreshes.add(1, {"outcome": outcome}))
 
 
 def webhook_attempts(tx: Transaction, made: Sequence[tuple[Delivery, Attempt]]) -> None:

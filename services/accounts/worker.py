@@ -5,20 +5,31 @@ from numerator.events.v1.publishing_pb2 import DeliveryFailed, DeliveryPublished
 
 from services.accounts import metrics
 from services.accounts.model.webhooks import PUBLIC_EVENTS
+from services.accounts.settings import Settings
 from services.accounts.store.clients import purge_old_secrets
 from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
 from services.accounts.usecases import accounts, documents, health, invitations, webhooks
+from services.accounts.usecases.refresh import Refresher
+from services.accounts.usecases.secrets import Vault
+from services.accounts.wiring import open_networks
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
+from services.chassis.sealing import load_public_key
 
 
 class Worker:
     """Hears from publishing which tokens no longer work, and from all services what partners are told of."""
 
     name = "accounts"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._networks = open_networks(settings)
+        self._vault = Vault(settings.open_master_keys())
+        self._publishing_key = load_public_key(settings.publishing_public_key)
 
     @event_handler(DeliveryFailed)
     def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
@@ -43,6 +54,16 @@ class Worker:
     def expire_invitations(self, database: Database) -> None:
         with database.transaction(PLATFORM) as tx:
             invitations.expire(tx)
+
+    @every(seconds=2)
+    def refresh_tokens(self, database: Database) -> None:
+        Refresher(
+            database,
+            self._networks,
+            redirect_uri=self._settings.binding_redirect_uri,
+            vault=self._vault,
+            publishing_key=self._publishing_key,
+        ).run()
 
     @every(seconds=60)
     def watch_expiries(self, database: Database) -> None:

@@ -529,6 +529,15 @@ def bind_account(tx: Transaction, account: Account, event_time: datetime) -> Non
     store.save_account(tx, account, event_time)
 
 
+def refresh_token(
+    tx: Transaction, enterprise: str, name: str, sealed_token: bytes, *, version: int, told: datetime
+) -> None:
+    """Use the next token of an account; nothing changes where its token is newer. Raises NOT_FOUND: nobody has told of it yet."""
+    if store.account(tx, enterprise, name) is None:
+        raise not_found(name)
+    store.refresh_token(tx, enterprise, name, sealed_token, version=version, told=told)
+
+
 def set_account_state(
     tx: Transaction, enterprise: str, name: str, state: AccountState, event_time: datetime
 ) -> None:

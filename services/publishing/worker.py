@@ -6,6 +6,7 @@ from numerator.events.v1.accounts_pb2 import (
     AccountBound,
     AccountReauthRequired,
     AccountsPlaced,
+    AccountTokenRefreshed,
     AccountUnbound,
 )
 from numerator.events.v1.publishing_pb2 import PublicationScheduled
@@ -51,6 +52,7 @@ class Worker:
             max_characters=MAX_CHARACTERS,
             bind_time=event.time,
             sealed_token=told.sealed_token,
+            token_version=told.token_version,
         )
         usecases.bind_account(tx, account, event.time)
         usecases.place_accounts(tx, account.enterprise, [(account.name, told.groups)], told.placement_version)
@@ -61,6 +63,18 @@ class Worker:
         if any(_enterprise(account) != event.message.enterprise for account, _ in placed):
             raise invalid("placements", "must be accounts of the same enterprise")
         usecases.place_accounts(tx, event.message.enterprise, placed, event.message.placement_version)
+
+    @event_handler(AccountTokenRefreshed)
+    def on_account_token_refreshed(self, tx: Transaction, event: Event[AccountTokenRefreshed]) -> None:
+        told = event.message
+        usecases.refresh_token(
+            tx,
+            _enterprise(told.account),
+            told.account,
+            told.sealed_token,
+            version=told.token_version,
+            told=event.time,
+        )
 
     @event_handler(AccountReauthRequired)
     def on_account_reauth_required(self, tx: Transaction, event: Event[AccountReauthRequired]) -> None:

@@ -37,6 +37,7 @@ def main(
         (4, "URLs that must not be reached", parts.forbidden_urls),
         (5, "The permission model", parts.permissions),
         (6, "Webhooks", lambda: parts.webhooks(size(1_000, 5_000))),
+        (7, "Tokens refreshed once", lambda: parts.refreshes(size(500, 10_000))),
         (7, "Frozen before the next send", lambda: parts.freezes(size(20, 200))),
     ]
     Console().print(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
-from services.accounts.tests import measure_tree, measure_webhooks
+from services.accounts.tests import measure_refresh, measure_tree, measure_webhooks
 from services.accounts.tests.vault_attacks import attack
 from services.accounts.tests.vault_rotations import rotate_under_load
 from services.chassis.testing.ssrf import attacking
@@ -150,4 +150,18 @@ def freezes(count: int) -> Iterator[Row]:
         f"no send after the answer but those that it lists; the last < {FREEZE_MS:g} ms after the request",
         str(found),
         not found.late and not found.left and max(found.lasts) < FREEZE_MS,
+    )
+
+
+def refreshes(accounts: int) -> Iterator[Row]:
+    """Tokens refreshed once, and what is lost between a network and us."""
+    with own_database("accounts") as database:
+        found = measure_refresh.measure(database, accounts=accounts)
+    yield Row(
+        f"{found.accounts} tokens due at once for {found.needs} refreshers; {found.kills} kills -9 with the network's answer in "
+        f"hand, {found.lost} answers lost",
+        "one request for each token; each lost account asks its holder once, and nothing loops",
+        f"{found.requests} requests, {found.refreshes} tokens given, {found.told} told to publishing, in {found.seconds:.1f} s; "
+        f"{found.asked} holders asked, {found.again} requests after that",
+        found.right,
     )

@@ -63,7 +63,8 @@ class Account:
         server: the server's base URL, in its normal form.
         authorize_time: when its holder last agreed.
         path: the ids of the groups that it is in, the root first, its own last.
-        token_expire_time: when our token stops working; None: never, as far as the network says, or we have none.
+        token_expire_time: when our token stops working, and its holder has to agree again; None: never, as far as the network
+            says, or because we refresh the token ourselves, or we have none.
         revision: grows with every change.
     """
 
@@ -116,6 +117,12 @@ class Account:
             authorize_time=now,
             token_expire_time=token_expire_time,
         )
+
+    def refreshed(self, now: datetime) -> Self:
+        """The account after its network gave us the next token; itself where it was thought to work all the while."""
+        if self.state is not AccountState.REAUTH_REQUIRED:
+            return self
+        return self._after(AccountStep.AUTHORIZE, now)
 
     def refused(self, now: datetime, *, told: datetime) -> Self:
         """

@@ -49,6 +49,21 @@ class Authorization:
     refresh_token: SecretStr | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """
+    What a refresh gives.
+
+    Attributes:
+        life: how long the token is good for, from now. None: for ever, as far as the server says.
+        refresh_token: gets the next token; None: the one that was used does.
+    """
+
+    token: SecretStr
+    life: timedelta | None
+    refresh_token: SecretStr | None
+
+
 class Network(Protocol):
     """
     OAuth2 with the servers of one network. One instance serves all threads.
@@ -77,6 +92,15 @@ class Network(Protocol):
 
         Raises FAILED_PRECONDITION when the holder agreed to less than asked for (`AUTHORIZATION_INCOMPLETE`), or the
         token is another app's or another person's than the server said (`AUTHORIZATION_MISMATCH`).
+        """
+        ...
+
+    def refresh(self, application: Application, refresh_token: SecretStr) -> Renewal:
+        """
+        The next token. Servers may let a refresh token work once only.
+
+        Raises FAILED_PRECONDITION (`NETWORK_REFUSED`) when the server no longer takes the refresh token, and UNAVAILABLE
+        (`NETWORK_UNAVAILABLE`) for everything else, also where the server refuses us as a whole.
         """
         ...
 

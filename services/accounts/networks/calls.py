@@ -8,8 +8,15 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
+from pydantic import SecretStr
 
-from services.accounts.networks import leads_elsewhere, network_refused, network_unavailable
+from services.accounts.networks import (
+    Application,
+    Renewal,
+    leads_elsewhere,
+    network_refused,
+    network_unavailable,
+)
 
 _SECONDS = 4.0
 """For a connection, and for each part of an answer."""
@@ -116,6 +123,24 @@ def life(told: Mapping[str, Any], key: str = "expires_in") -> timedelta | None:
     if seconds is None or seconds <= 0:
         return None
     return min(timedelta(seconds=min(seconds, 10**9)), _LONGEST_LIFE)
+
+
+def refresh_form(application: Application, refresh_token: SecretStr) -> dict[str, str]:
+    """How the next token is asked for (RFC 6749, 6)."""
+    return {
+        "grant_type": "refresh_token",
+        "refresh_token": refresh_token.get_secret_value(),
+        "client_id": application.client_id,
+        "client_secret": application.client_secret.get_secret_value(),
+    }
+
+
+def renewal(told: Mapping[str, Any], server: str) -> Renewal:
+    """What a server answers with, as the next token. Raises `NETWORK_UNAVAILABLE`."""
+    again = optional_text(told, "refresh_token", server)
+    return Renewal(
+        SecretStr(text(told, "access_token", server)), life(told), SecretStr(again) if again else None
+    )
 
 
 def own(url: object, server: str) -> str:

@@ -1,13 +1,22 @@
 """Mastodon, and every server that speaks its API."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
 from services.accounts.model import Profile
-from services.accounts.networks import Application, Authorization, authorization_incomplete, leads_elsewhere
+from services.accounts.networks import (
+    Application,
+    Authorization,
+    Renewal,
+    authorization_incomplete,
+    leads_elsewhere,
+    network_refused,
+    network_unavailable,
+)
 from services.accounts.networks.calls import (
     Caller,
     check_status,
@@ -15,6 +24,8 @@ from services.accounts.networks.calls import (
     life,
     optional_text,
     own,
+    refresh_form,
+    renewal,
     says_no,
     shown,
     text,
@@ -133,6 +144,18 @@ class MastodonNetwork:
         return Authorization(
             SecretStr(token), profile, life(told), SecretStr(refresh_token) if refresh_token else None
         )
+
+    def refresh(self, application: Application, refresh_token: SecretStr) -> Renewal:
+        server = application.server
+        status, told = self._server.request(
+            "POST", server, application.token_endpoint, data=refresh_form(application, refresh_token)
+        )
+        # Of all that a server may refuse only this is about the account, and not about us (RFC 6749, 5.2).
+        if says_no(status) and told.get("error") == "invalid_grant":
+            raise network_refused(server, status)
+        if status != HTTPStatus.OK:
+            raise network_unavailable(server)
+        return renewal(told, server)
 
     def revoke(self, application: Application, token: SecretStr) -> None:
         self._server.call(

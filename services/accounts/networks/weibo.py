@@ -15,6 +15,8 @@ from services.accounts.model import Profile
 from services.accounts.networks import (
     Application,
     Authorization,
+    NetworkRefusedError,
+    Renewal,
     authorization_mismatch,
     network_refused,
     network_unavailable,
@@ -24,6 +26,8 @@ from services.accounts.networks.calls import (
     check_status,
     life,
     optional_text,
+    refresh_form,
+    renewal,
     shown,
     text,
     whole_number,
@@ -33,6 +37,10 @@ _TRANSIENT = frozenset(
     {10001, 10002, 10003, 10009, 10010, 10011, 10022, 10023, 10024, 21331}
 )  # fmt: skip
 """The server is out of order or busy, or we have asked too often: another try may succeed."""
+
+
+_NOT_AUTHORIZED = frozenset({"21301", "21314", "21315", "21316", "21317", "21319", "21325", "21327"})
+"""The account's holder has to agree again."""
 
 
 class WeiboNetwork:
@@ -121,6 +129,16 @@ class WeiboNetwork:
         return Authorization(
             SecretStr(token), profile, life(told), SecretStr(refresh_token) if refresh_token else None
         )
+
+    def refresh(self, application: Application, refresh_token: SecretStr) -> Renewal:
+        """Weibo gives refresh tokens to apps on telephones only; whoever got one may use it here."""
+        server, form = application.server, refresh_form(application, refresh_token)
+        try:
+            return renewal(self._call("POST", server, application.token_endpoint, data=form), server)
+        except NetworkRefusedError as refused:
+            if refused.metadata.get("code") in _NOT_AUTHORIZED:
+                raise
+            raise network_unavailable(server) from None
 
     def revoke(self, application: Application, token: SecretStr) -> None:
         self._call(

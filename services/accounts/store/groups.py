@@ -6,7 +6,7 @@ something is takes the tree's lock before any row: alone for the tree itself (`l
 (`hold_tree`).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from services.accounts.model.groups import Group, Path, group_id
 from services.accounts.store.rows import After, Row
@@ -164,16 +164,19 @@ def is_empty(tx: Transaction, group: Group) -> bool:
     return not found.fetchall()[0]["full"]
 
 
-def subtree(tx: Transaction, group: Group) -> list[Path]:
-    """The paths of a group and of all below it."""
+def contents(tx: Transaction, group: Group) -> Mapping[Path, Sequence[str]]:
+    """A group and all below it, by their paths, with the names of the accounts that are directly in each."""
     rows = tx.execute(
         """
-        select path from account_groups
-        where enterprise = %(enterprise)s and path >= %(path)s and path < %(end)s order by path
+        select path, array(
+          select name from accounts where enterprise = account_groups.enterprise and group_id = account_groups.id
+        ) as accounts
+        from account_groups
+        where enterprise = %(enterprise)s and path >= %(path)s and path < %(end)s
         """,
         {"enterprise": enterprise_of(group.name), "path": _text(group.path), "end": _end(group.path)},
     )
-    return [path_of(row["path"]) for row in rows]
+    return {path_of(row["path"]): row["accounts"] for row in rows}
 
 
 def move_groups(tx: Transaction, before: Group, after: Group) -> None:
@@ -198,16 +201,6 @@ def move_groups(tx: Transaction, before: Group, after: Group) -> None:
             "time": after.update_time,
         },
     )
-
-
-def accounts_in(tx: Transaction, enterprise: str, groups: Iterable[Path]) -> Mapping[str, Path]:
-    """The paths of the accounts that are directly in these groups, by the accounts' names."""
-    by_id = {path[-1]: path for path in groups}
-    rows = tx.execute(
-        "select name, group_id from accounts where enterprise = %s and group_id = any (%s)",
-        (enterprise, list(by_id)),
-    )
-    return {row["name"]: by_id[row["group_id"]] for row in rows}
 
 
 def path_of(text: str | None) -> Path:

@@ -103,6 +103,7 @@ class SealedToken:
     Attributes:
         expire_time: when it stops working; None: never, as far as the server says.
         sealed_refresh: the token that gets the next one, where the server gave one.
+        refresh_time: when to get it; None: never.
     """
 
     account: str
@@ -111,18 +112,26 @@ class SealedToken:
     sealed: bytes
     expire_time: datetime | None = None
     sealed_refresh: bytes | None = None
+    refresh_time: datetime | None = None
 
 
-def save_token(tx: Transaction, token: SealedToken) -> None:
-    """Keep an account's token, in place of the one before."""
-    tx.execute(
+def save_token(tx: Transaction, token: SealedToken) -> int:
+    """
+    Keep an account's token, in place of the one before. Returns its version, which is larger than that of all before.
+
+    Lock the account first. The version is the database's clock, so that it grows after an unbinding and a restored backup, too.
+    """
+    saved = tx.execute(
         """
-        insert into tokens (enterprise, account, client_id, key_version, sealed, expire_time, sealed_refresh, update_time)
-        values (%s, %s, %s, %s, %s, %s, %s, %s)
+        insert into tokens (enterprise, account, client_id, key_version, sealed, expire_time, sealed_refresh, refresh_time,
+                            update_time, version)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, extract(epoch from clock_timestamp()) * 1000000)
         on conflict (enterprise, account) do update set
           client_id = excluded.client_id, key_version = excluded.key_version, sealed = excluded.sealed,
           expire_time = excluded.expire_time, sealed_refresh = excluded.sealed_refresh,
-          update_time = excluded.update_time
+          refresh_time = excluded.refresh_time, refresh_tries = 0, update_time = excluded.update_time,
+          version = greatest(excluded.version, tokens.version + 1)
+        returning version
         """,
         (
             enterprise_of(token.account),
@@ -132,9 +141,11 @@ def save_token(tx: Transaction, token: SealedToken) -> None:
             token.sealed,
             token.expire_time,
             token.sealed_refresh,
+            token.refresh_time,
             tx.now,
         ),
     )
+    return int(saved.fetchall()[0]["version"])
 
 
 def take_token(tx: Transaction, account: str) -> SealedToken | None:

@@ -16,9 +16,9 @@ from numerator.events.v1.publishing_pb2 import DeliveryFailed, DeliveryPublished
 from services.accounts import metrics
 from services.accounts.model import Account, AccountState, Profile
 from services.accounts.model.health import Due, Health, Hour, calendar, measure, plan
+from services.accounts.tests.workers import make_worker
 from services.accounts.tests.world import Company, World
 from services.accounts.usecases import health
-from services.accounts.worker import Worker
 from services.chassis.database import PLATFORM
 from services.chassis.messaging.envelope import Event
 from services.chassis.testing.measures import measured
@@ -176,13 +176,13 @@ def expires(world: World, name: str, time: datetime) -> None:
 
 def watch(world: World) -> None:
     """What the worker does each minute."""
-    Worker().watch_expiries(world.database)
+    make_worker().watch_expiries(world.database)
 
 
 def delivered(world: World, message: DeliveryPublished | DeliveryFailed, number: int) -> None:
     """The worker hears of a delivery."""
     with world.database.transaction(PLATFORM) as tx:
-        Worker().on_delivery_ended(
+        make_worker().on_delivery_ended(
             tx,
             Event(
                 id=f"event-{number}",
@@ -216,7 +216,7 @@ def test_health__of_an_account(world: World) -> None:
     later = stub(world, company).GetAccountHealth(pb.GetAccountHealthRequest(name=bound.name))
     assert (later.published_count, later.HasField("error_rate")) == (0, False)
     world.clock.advance(DAY)
-    Worker().purge(world.database)
+    make_worker().purge(world.database)
     assert not world.rows("delivery_hours")
 
 

@@ -23,8 +23,8 @@ from services.accounts.model.sessions import (
     Device,
     wait_after,
 )
+from services.accounts.tests.workers import make_worker
 from services.accounts.tests.world import PASSWORD, World, reason_of
-from services.accounts.worker import Worker
 from services.chassis.database import PLATFORM
 from services.chassis.principal import Principal
 from services.chassis.testing.rpc import gateway, member, operator
@@ -273,11 +273,11 @@ def test_sessions__that_nobody_uses_are_forgotten(world: World) -> None:
     log_in(world)
     refused(log_in, world, "wrong horse battery")
     world.clock.advance(timedelta(days=2))
-    Worker().purge(world.database)
+    make_worker().purge(world.database)
     assert world.rows("sessions")
     assert not world.rows("login_tries")
     world.clock.advance(IDLE_LIFE)
-    Worker().purge(world.database)
+    make_worker().purge(world.database)
     assert not world.rows("sessions")
     assert not world.rows("refresh_tokens")
 

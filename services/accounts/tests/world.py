@@ -4,6 +4,7 @@ import hashlib
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -18,7 +19,7 @@ from numerator.accounts.v1 import accounts_pb2_grpc as pb_grpc
 from pydantic import SecretStr
 
 from services.accounts.model import Profile
-from services.accounts.networks import Application, Authorization, network_refused
+from services.accounts.networks import Application, Authorization, Renewal, network_refused
 from services.accounts.vault import Kms
 from services.chassis import events
 from services.chassis.clock import FixedClock
@@ -39,11 +40,16 @@ NETWORK_SECRET = "network-secret-of-the-tests"
 class FakeNetwork:
     """A network with one account per handle, which keeps to OAuth2: codes work once, and only with their verifier."""
 
-    def __init__(self) -> None:
+    def __init__(self, token_life: timedelta | None = None) -> None:
         self.registered: list[str] = []
         self.revoked: list[str] = []
         self.failure: Exception | None = None
         """Raised by the next call that would reach the server."""
+        self.token_life = token_life
+        """How long tokens live; those that end come with refresh tokens, which work once."""
+        self.refreshed: list[str] = []
+        """The refresh tokens that were shown, in their order."""
+        self._refresh_tokens: set[str] = set()
         self._numbers = count(1)
         self._codes: dict[str, tuple[str, str]] = {}
 
@@ -82,7 +88,25 @@ class FakeNetwork:
         if not handle or challenge != urlsafe_b64encode(digest).rstrip(b"=").decode():
             raise network_refused(application.server, 400)
         token = SecretStr(f"canary-token-{handle}-{next(self._numbers)}")
-        return Authorization(token, Profile(f"id-of-{handle}", handle, handle.title(), "mastodon", "4.5.0"))
+        profile = Profile(f"id-of-{handle}", handle, handle.title(), "mastodon", "4.5.0")
+        return Authorization(token, profile, self.token_life, self._new_refresh_token())
+
+    def refresh(self, application: Application, refresh_token: SecretStr) -> Renewal:
+        shown = refresh_token.get_secret_value()
+        self.refreshed.append(shown)
+        self._fail()
+        if shown not in self._refresh_tokens:
+            raise network_refused(application.server, 400)
+        self._refresh_tokens.discard(shown)
+        token = SecretStr(f"canary-token-refreshed-{next(self._numbers)}")
+        return Renewal(token, self.token_life, self._new_refresh_token())
+
+    def _new_refresh_token(self) -> SecretStr | None:
+        if self.token_life is None:
+            return None
+        token = f"canary-refresh-{next(self._numbers)}"
+        self._refresh_tokens.add(token)
+        return SecretStr(token)
 
     def revoke(self, application: Application, token: SecretStr) -> None:
         self._fail()

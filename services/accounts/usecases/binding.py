@@ -32,7 +32,9 @@ from services.accounts.model.groups import Path, group_id
 from services.accounts.networks import Application, Authorization, Network, NetworkRefusedError
 from services.accounts.store import groups
 from services.accounts.store.secrets import Sealed
+from services.accounts.usecases.applications import Applications
 from services.accounts.usecases.secrets import Vault
+from services.accounts.usecases.tokens import hand_over, keep_token
 from services.chassis.database import Database, Scope, Transaction
 from services.chassis.errors import ServiceError, invalid, not_found
 from services.chassis.ids import new_id
@@ -40,10 +42,7 @@ from services.chassis.limits import StageLimitError, check_stage_limit
 from services.chassis.names import enterprise_of
 from services.chassis.principal import Principal
 from services.chassis.reach import EVERYTHING, Reach
-from services.chassis.sealing import seal
 
-_TOKEN = "access_token"  # noqa: S105 -- the name of a field
-_REFRESH = "refresh_token"
 _VERIFIER = "code_verifier"
 
 
@@ -115,6 +114,7 @@ class Binder:
         self._servers = frozenset(normal_server(server) for server in servers)
         self._redirect_uri = redirect_uri
         self._vault = vault
+        self._applications = Applications(networks, vault.kms, redirect_uri)
         self._publishing_key = publishing_key
 
     def start(
@@ -277,7 +277,7 @@ class Binder:
             store.claim_binding(tx, binding, request_id)
             sealed = Sealed(binding.key_version, binding.sealed_verifier)
             verifier = self._vault.open(tx, sealed, binding.name, _VERIFIER)
-            application = self._known(tx, binding.network, binding.server, binding.redirect_uri)
+            application = self._applications.known(tx, binding.network, binding.server, binding.redirect_uri)
             if application is None:
                 raise not_found(binding.server)
         _check_issuer(application, redirect.iss)
@@ -322,6 +322,7 @@ class Binder:
         """
         profile, token = authorization.profile, authorization.token
         expire_time = tx.now + authorization.life if authorization.life else None
+        refreshed = expire_time is not None and authorization.refresh_token is not None
         groups.hold_tree(tx, binding.enterprise)
         store.lock_network_account(tx, binding.server, profile.network_account_id)
         before = store.find_bound(tx, binding.enterprise, binding.server, profile.network_account_id)
@@ -329,7 +330,9 @@ class Binder:
             _check_room(caller, lambda: store.lock_and_count_held(tx, binding.enterprise))
         path = _path(tx, binding, before, reach)
         if before is not None:
-            account = before.authorized(profile, binding.labels, tx.now, token_expire_time=expire_time)
+            account = before.authorized(
+                profile, binding.labels, tx.now, token_expire_time=None if refreshed else expire_time
+            )
             account = account.placed(path, tx.now)
         else:
             account = Account(
@@ -341,28 +344,22 @@ class Binder:
                 create_time=tx.now,
                 update_time=tx.now,
                 authorize_time=tx.now,
-                token_expire_time=expire_time,
+                token_expire_time=None if refreshed else expire_time,
                 path=path,
             )
         store.save_account(tx, account)
-        kept = self._vault.seal(tx, token, account.name, _TOKEN)
-        refresh = authorization.refresh_token
-        store.save_token(
+        version = keep_token(
             tx,
-            store.SealedToken(
-                account.name,
-                application.client_id,
-                kept.key_version,
-                kept.sealed,
-                expire_time,
-                self._vault.seal(tx, refresh, account.name, _REFRESH).sealed if refresh else None,
-            ),
+            self._vault,
+            account.name,
+            application.client_id,
+            token,
+            refresh=authorization.refresh_token,
+            expire_time=expire_time,
         )
         store.complete_binding(tx, binding, account.name)
         metrics.binding(tx, binding.network)
         _audit(tx, caller, "account.bound", account.name, server=account.server, handle=profile.handle)
-        sealed = seal(self._publishing_key, token.get_secret_value().encode(), account.name)
-        _audit(tx, caller, "token.handed_over", account.name, receiver="publishing")
         tx.emit(
             events.AccountBound(
                 account=account.name,
@@ -374,9 +371,10 @@ class Binder:
                 handle=profile.handle,
                 display_name=profile.display_name,
                 labels=account.labels,
-                sealed_token=sealed,
+                sealed_token=hand_over(tx, self._publishing_key, account.name, token, actor=caller.subject),
                 groups=account.path,
                 placement_version=groups.next_placement(tx),
+                token_version=version,
             ),
             subject=account.name,
         )
@@ -388,71 +386,28 @@ class Binder:
         """What the server knows us as; makes us known to it first, once for all enterprises."""
         with self._database.transaction(scope) as tx:
             store.get_enterprise(tx, enterprise)
-            known = self._known(tx, network, server, self._redirect_uri)
+            known = self._applications.known(tx, network, server)
         if known is not None:
             return known
         fresh = self._networks[network].register(server, self._redirect_uri)
         with self._database.transaction(scope) as tx:
-            return self._open(store.insert_application(tx, self._seal(fresh)))
-
-    def _known(self, tx: Transaction, network: str, server: str, redirect_uri: str) -> Application | None:
-        """What a server knows us as already."""
-        by_hand = self._networks[network].known_servers
-        if by_hand is not None:
-            return self._networks[network].register(server, redirect_uri) if server in by_hand else None
-        kept = store.find_application(tx, server, redirect_uri)
-        return self._open(kept) if kept else None
-
-    def _seal(self, application: Application) -> store.SealedApplication:
-        secret = application.client_secret.get_secret_value().encode()
-        return store.SealedApplication(
-            server=application.server,
-            redirect_uri=application.redirect_uri,
-            client_id=application.client_id,
-            master_key=self._vault.kms.key_id,
-            sealed_secret=self._vault.kms.wrap(secret, application.server, application.client_id),
-            authorize_endpoint=application.authorize_endpoint,
-            token_endpoint=application.token_endpoint,
-            revoke_endpoint=application.revoke_endpoint,
-            issuer=application.issuer,
-            names_issuer=application.names_issuer,
-            pkce=application.pkce,
-        )
-
-    def _open(self, kept: store.SealedApplication) -> Application:
-        secret = self._vault.kms.unwrap(kept.master_key, kept.sealed_secret, kept.server, kept.client_id)
-        return Application(
-            server=kept.server,
-            redirect_uri=kept.redirect_uri,
-            client_id=kept.client_id,
-            client_secret=SecretStr(secret.decode()),
-            authorize_endpoint=kept.authorize_endpoint,
-            token_endpoint=kept.token_endpoint,
-            revoke_endpoint=kept.revoke_endpoint,
-            issuer=kept.issuer,
-            names_issuer=kept.names_issuer,
-            pkce=kept.pkce,
-        )
+            return self._applications.keep(tx, fresh)
 
     def _take_token(
         self, tx: Transaction, caller: Principal, account: Account
     ) -> tuple[Application, SecretStr] | None:
         """An account's token, forgotten here, and the application that can revoke it."""
         taken = store.take_token(tx, account.name)
-        application = self._of_token(tx, account, taken.client_id) if taken else None
+        application = (
+            self._applications.of_token(tx, account.network, account.server, taken.client_id)
+            if taken
+            else None
+        )
         if taken is None or application is None:
             return None
         sealed = Sealed(taken.key_version, taken.sealed)
         token = self._vault.open_token(tx, sealed, account.name, actor=caller.subject, purpose="revocation")
         return application, token
-
-    def _of_token(self, tx: Transaction, account: Account, client_id: str) -> Application | None:
-        """The application that a token was given to; None when the server knows us as another one by now."""
-        if self._networks[account.network].known_servers is not None:
-            known = self._known(tx, account.network, account.server, self._redirect_uri)
-            return known if known and known.client_id == client_id else None
-        kept = store.find_application_by_id(tx, account.server, client_id)
-        return self._open(kept) if kept else None
 
     def _revoke(self, account: Account, application: Application, token: SecretStr) -> str:
         """`REVOKED`, or the reason why not."""

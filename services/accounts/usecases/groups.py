@@ -89,12 +89,14 @@ def move_group(tx: Transaction, name: str, *, into: str, etag: str, actor: str, 
     check_etag(etag, before.revision)
     if target == before.path[:-1]:
         return before
-    below = rows.subtree(tx, before)
+    below = rows.contents(tx, before)
     group = before.moved(target, height=max(map(len, below)) - len(before.path) + 1, now=tx.now)
     rows.move_groups(tx, before, group)
     _audit(tx, actor, "group.moved", name, before=before.parent or "", after=group.parent or "")
-    moved = [moved_path(path, before=before.path, after=group.path) for path in below]
-    _tell(tx, enterprise, rows.accounts_in(tx, enterprise, moved))
+    places: dict[str, Path] = {}
+    for path, accounts in below.items():
+        places |= dict.fromkeys(accounts, moved_path(path, before=before.path, after=group.path))
+    _tell(tx, enterprise, places)
     return group
 
 

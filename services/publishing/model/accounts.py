@@ -43,6 +43,7 @@ class Account:
     max_characters: int
     bind_time: datetime
     sealed_token: bytes = field(repr=False)
+    token_version: int = 0
 
     @property
     def network_class(self) -> NetworkClass:

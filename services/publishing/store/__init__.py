@@ -4,6 +4,7 @@ from services.publishing.store.accounts import account as account
 from services.publishing.store.accounts import accounts as accounts
 from services.publishing.store.accounts import lease_polls as lease_polls
 from services.publishing.store.accounts import move_cursor as move_cursor
+from services.publishing.store.accounts import refresh_token as refresh_token
 from services.publishing.store.accounts import save_account as save_account
 from services.publishing.store.accounts import set_account_state as set_account_state
 from services.publishing.store.accounts import suspend_account as suspend_account

@@ -8,18 +8,21 @@ from services.publishing.store.rows import Row
 
 
 def save_account(tx: Transaction, account: Account, event_time: datetime) -> None:
-    """Keep an account as an event tells it, unless a later event was applied."""
+    """Keep an account as an event tells it, unless a later event was applied; of two tokens the one with the larger version."""
     tx.execute(
         """
         insert into accounts (enterprise, name, network, server, software, network_account_id, handle,
-          state, max_characters, sealed_token, bind_time, event_time, poll_time)
+          state, max_characters, sealed_token, token_version, bind_time, event_time, poll_time)
         values (%(enterprise)s, %(name)s, %(network)s, %(server)s, %(software)s, %(network_account_id)s,
-          %(handle)s, %(state)s, %(max_characters)s, %(sealed_token)s, %(bind_time)s, %(event_time)s,
-          %(event_time)s)
+          %(handle)s, %(state)s, %(max_characters)s, %(sealed_token)s, %(token_version)s, %(bind_time)s,
+          %(event_time)s, %(event_time)s)
         on conflict (enterprise, name) do update set
           network = excluded.network, server = excluded.server, software = excluded.software,
           network_account_id = excluded.network_account_id, handle = excluded.handle, state = excluded.state,
-          sealed_token = excluded.sealed_token, event_time = excluded.event_time
+          sealed_token = case when accounts.token_version > excluded.token_version
+                         then accounts.sealed_token else excluded.sealed_token end,
+          token_version = greatest(accounts.token_version, excluded.token_version),
+          event_time = excluded.event_time
         where accounts.event_time <= excluded.event_time
         """,
         {
@@ -33,6 +36,7 @@ def save_account(tx: Transaction, account: Account, event_time: datetime) -> Non
             "state": account.state,
             "max_characters": account.max_characters,
             "sealed_token": account.sealed_token,
+            "token_version": account.token_version,
             "bind_time": account.bind_time,
             "event_time": event_time,
         },
@@ -50,6 +54,30 @@ def set_account_state(
         where enterprise = %(enterprise)s and name = %(name)s and event_time <= %(event_time)s
         """,
         {"state": state, "event_time": event_time, "enterprise": enterprise, "name": name},
+    )
+
+
+def refresh_token(
+    tx: Transaction, enterprise: str, name: str, sealed_token: bytes, *, version: int, told: datetime
+) -> None:
+    """
+    Keep the next token of an account, unless it has a newer one, or was unbound.
+
+    An account whose token was refused meanwhile is used again, unless the accounts service has said something else later.
+    """
+    tx.execute(
+        """
+        update accounts set sealed_token = %(sealed_token)s, token_version = %(version)s,
+          state = case when event_time <= %(told)s then 'ACTIVE' else state end
+        where enterprise = %(enterprise)s and name = %(name)s and state <> 'UNBOUND' and token_version < %(version)s
+        """,
+        {
+            "sealed_token": sealed_token,
+            "version": version,
+            "told": told,
+            "enterprise": enterprise,
+            "name": name,
+        },
     )
 
 
@@ -121,4 +149,5 @@ def to_account(row: Row) -> Account:
         max_characters=row["max_characters"],
         bind_time=row["bind_time"],
         sealed_token=row["sealed_token"],
+        token_version=row["token_version"],
     )

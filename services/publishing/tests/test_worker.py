@@ -13,6 +13,7 @@ from numerator.events.v1.accounts_pb2 import (
     AccountBound,
     AccountReauthRequired,
     AccountsPlaced,
+    AccountTokenRefreshed,
     AccountUnbound,
 )
 
@@ -51,6 +52,46 @@ def test_account_bound__told__is_kept_as_its_server_is(database: TemporaryDataba
     assert (account.network_class, account.sealed_token) == (NetworkClass.B, b"sealed")
     assert (account.server, account.state) == ("https://example.social", AccountState.ACTIVE)
     assert "sealed'" not in repr(account)
+
+
+def test_account_token_refreshed__in_any_order__the_newest_is_kept(
+    database: TemporaryDatabase, worker: Worker
+) -> None:
+    """A refresh may be heard of before the binding that it follows, or late; it ends a suspension, and no unbinding."""
+    bound = AccountBound(
+        account=ACCOUNT,
+        network="mastodon",
+        server="https://example.social",
+        sealed_token=b"1",
+        token_version=1,
+    )
+
+    def refreshed(version: int) -> AccountTokenRefreshed:
+        return AccountTokenRefreshed(account=ACCOUNT, sealed_token=b"%d" % version, token_version=version)
+
+    found = []
+    with database.transaction(TENANT) as tx:
+        with pytest.raises(ServiceError):
+            worker.on_account_token_refreshed(tx, event(refreshed(2), 2))
+        worker.on_account_bound(tx, event(bound))
+        for told, seconds in ((refreshed(3), 3), (refreshed(2), 2)):
+            worker.on_account_token_refreshed(tx, event(told, seconds))
+        worker.on_account_bound(tx, event(bound, 1))
+        found.append(store.accounts(tx, ENTERPRISE)[0])
+        usecases.suspend_account(tx, found[0])
+        worker.on_account_token_refreshed(tx, event(refreshed(4), 4))
+        found.append(store.accounts(tx, ENTERPRISE)[0])
+        worker.on_account_reauth_required(tx, event(AccountReauthRequired(account=ACCOUNT), 6))
+        worker.on_account_token_refreshed(tx, event(refreshed(5), 5))
+        found.append(store.accounts(tx, ENTERPRISE)[0])
+        worker.on_account_unbound(tx, event(AccountUnbound(account=ACCOUNT), 7))
+        worker.on_account_token_refreshed(tx, event(refreshed(6), 6))
+        found.append(store.accounts(tx, ENTERPRISE)[0])
+
+    assert [(each.sealed_token, each.state) for each in found] == [
+        (b"3", AccountState.ACTIVE), (b"4", AccountState.ACTIVE), (b"5", AccountState.REAUTH_REQUIRED),
+        (b"", AccountState.UNBOUND),
+    ]  # fmt: skip
 
 
 def test_accounts_placed__told_in_any_order__are_where_the_newest_event_says(
