@@ -15,7 +15,7 @@ from services.chassis import json_lines
 from services.chassis.database import Database, Follower
 from services.chassis.errors import Kind, ServiceError, invalid, not_found
 from services.chassis.metrics import timed
-from services.chassis.paging import decode_token, encode_token, page_size
+from services.chassis.paging import decode_token, encode_token, page_size, token_refused
 from services.chassis.rpc.call import current_call
 
 _BATCH = 5_000
@@ -23,6 +23,7 @@ _BATCH = 5_000
 _FRESH_SECONDS = 2.0
 """How long a question waits for what was accepted before it was asked."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
 
 
 class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
@@ -100,7 +101,7 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
         self, request: pb.ListMetricsRequest, context: grpc.ServicerContext
     ) -> pb.ListMetricsResponse:
         size = page_size(request.page_size)
-        offset = int((decode_token(request.page_token, query=request) or (0,))[0])
+        offset = int((decode_token(request.page_token, (int,), query=request) or (0,))[0])
         found = list(METRICS.values())[offset : offset + size]
         return pb.ListMetricsResponse(
             metrics=[
@@ -131,9 +132,11 @@ class AnalyticsServicer(pb_grpc.AnalyticsServiceServicer):
         The first page waits a little for what was accepted before it was asked for; the later ones are of the same moment.
         """
         patience = min(_FRESH_SECONDS, current_call().remaining() / 2)
-        token = decode_token(request.page_token, query=request)
+        token = decode_token(request.page_token, (int, int, int), query=request)
         if token:
             offset, until, fresh = (int(each) for each in token)
+            if min(offset, until, fresh) < 0 or fresh > _LAST:
+                raise token_refused()
             if not self._follower.caught_up(until, patience):
                 raise ServiceError(
                     Kind.UNAVAILABLE,

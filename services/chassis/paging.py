@@ -7,7 +7,9 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import Sequence
+from datetime import datetime
 
 from google.protobuf.message import Message
 
@@ -15,6 +17,11 @@ from services.chassis.errors import ServiceError, invalid
 
 _CHECK_BYTES = 8
 _PAGING_FIELDS = ("page_token", "page_size")
+_INTEGERS = 1 << 63
+_NO_TEXT = re.compile("[\\0\ud800-\udfff]")
+"""What JSON can say and PostgreSQL cannot keep: NUL, and halves of surrogate pairs."""
+
+Kind = type[str] | type[int] | type[datetime]
 
 
 def page_size(requested: int, default: int = 50, maximum: int = 500) -> int:
@@ -34,9 +41,11 @@ def encode_token(after: Sequence[str | int], *, query: Message | str) -> str:
     return base64.urlsafe_b64encode(_check(body, query) + body).decode().rstrip("=")
 
 
-def decode_token(token: str, *, query: Message | str) -> tuple[str | int, ...] | None:
+def decode_token(token: str, kinds: Sequence[Kind], *, query: Message | str) -> tuple[str | int, ...] | None:
     """
     The sort key after which the page begins; None for the first page (an empty token).
+
+    `kinds` are those of its values; `datetime` is a time as `datetime.isoformat` writes it.
 
     Raises INVALID_ARGUMENT when the token is not ours or came from another query.
     """
@@ -45,11 +54,30 @@ def decode_token(token: str, *, query: Message | str) -> tuple[str | int, ...] |
     try:
         raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise _refused() from None
+        raise token_refused() from None
     check, body = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
     if check != _check(body, query):
-        raise _refused()
-    return tuple(json.loads(body))
+        raise token_refused()
+    try:
+        key = json.loads(body)
+    except ValueError:
+        raise token_refused() from None
+    # Whoever reads this can make a token that passes the check: what is in it goes to the database.
+    fits = isinstance(key, list) and len(key) == len(kinds)
+    if not fits or not all(_is_a(kind, value) for kind, value in zip(kinds, key, strict=True)):
+        raise token_refused()
+    return tuple(key)
+
+
+def _is_a(kind: Kind, value: object) -> bool:
+    if kind is int:
+        return type(value) is int and -_INTEGERS <= value < _INTEGERS
+    if not isinstance(value, str) or _NO_TEXT.search(value):
+        return False
+    try:
+        return kind is str or datetime.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def _check(body: bytes, query: Message | str) -> bytes:
@@ -66,7 +94,8 @@ def _check(body: bytes, query: Message | str) -> bytes:
     return hashlib.sha256(len(text).to_bytes(8) + text + body).digest()[:_CHECK_BYTES]
 
 
-def _refused() -> ServiceError:
+def token_refused() -> ServiceError:
+    """What is raised for a token that is not ours."""
     return invalid(
         "page_token",
         "must be a next_page_token of the same request; leave it empty to begin again",

@@ -65,7 +65,8 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     def ListModules(
         self, request: pb.ListModulesRequest, context: grpc.ServicerContext
     ) -> pb.ListModulesResponse:
-        size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size = page_size(request.page_size)
+        token = decode_token(request.page_token, (int, datetime, str), query=request)
         after = (int(token[0]), str(token[1]), str(token[2])) if token else None
         with self._database.transaction(current_call().scope) as tx:
             found = usecases.list_modules(tx, request.parent, limit=size + 1, after=after)
@@ -113,7 +114,8 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     def ListCampaigns(
         self, request: pb.ListCampaignsRequest, context: grpc.ServicerContext
     ) -> pb.ListCampaignsResponse:
-        size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size = page_size(request.page_size)
+        token = decode_token(request.page_token, (datetime, str), query=request)
         with self._database.transaction(current_call().scope) as tx:
             found = usecases.list_campaigns(tx, request.parent, limit=size + 1, before=_time_and_name(token))
         more = encode_token(_key(found[size - 1]), query=request) if len(found) > size else ""
@@ -156,7 +158,8 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     def ListPlacements(
         self, request: pb.ListPlacementsRequest, context: grpc.ServicerContext
     ) -> pb.ListPlacementsResponse:
-        size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size = page_size(request.page_size)
+        token = decode_token(request.page_token, (datetime, str), query=request)
         with self._database.transaction(current_call().scope) as tx:
             found = usecases.list_placements(tx, request.parent, limit=size + 1, after=_time_and_name(token))
         more = encode_token(_key(found[size - 1]), query=request) if len(found) > size else ""
@@ -227,7 +230,8 @@ class PlacementServicer(pb_grpc.PlacementServiceServicer):
     def ListRegistrations(
         self, request: pb.ListRegistrationsRequest, context: grpc.ServicerContext
     ) -> pb.ListRegistrationsResponse:
-        size, token = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size = page_size(request.page_size)
+        token = decode_token(request.page_token, (datetime, str), query=request)
         with self._database.transaction(current_call().scope) as tx:
             found = usecases.list_registrations(
                 tx, request.parent, limit=size + 1, before=_time_and_name(token)

@@ -1,6 +1,7 @@
 """The gRPC face of targeting: proto to model and back, nothing else."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from itertools import islice
 
 import grpc
@@ -77,7 +78,10 @@ class TargetingServicer(pb_grpc.TargetingServiceServicer):
     def ListAudiences(
         self, request: pb.ListAudiencesRequest, context: grpc.ServicerContext
     ) -> pb.ListAudiencesResponse:
-        size, after = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size, after = (
+            page_size(request.page_size),
+            decode_token(request.page_token, (datetime, str), query=request),
+        )
         with self._database.transaction(current_call().scope) as tx:
             found = usecases.list_audiences(
                 tx, request.parent, limit=size + 1, before=(str(after[0]), str(after[1])) if after else None

@@ -29,7 +29,7 @@ L = TypeVar("L", bound=Listed)
 
 def after(request: Message) -> store.After:
     """Where the page begins that a request asks for by its `page_token`."""
-    match decode_token(request.page_token, query=request):  # type: ignore[attr-defined]
+    match decode_token(request.page_token, (datetime, str), query=request):  # type: ignore[attr-defined]
         case (str(time), str(name)):
             return datetime.fromisoformat(time), name
         case _:

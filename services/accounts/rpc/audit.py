@@ -25,7 +25,7 @@ class AuditLogServicer(pb_grpc.AuditLogServiceServicer):
     def ListAuditLogEntries(
         self, request: pb.ListAuditLogEntriesRequest, context: grpc.ServicerContext
     ) -> pb.ListAuditLogEntriesResponse:
-        size, after = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size, after = page_size(request.page_size), decode_token(request.page_token, (int,), query=request)
         wanted = trail.Filter(
             actor=request.actor,
             action_prefix=request.action_prefix,

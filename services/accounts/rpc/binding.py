@@ -86,7 +86,7 @@ class BindingServicer(pb_grpc.BindingServiceServicer):
     def ListBindingRows(
         self, request: pb.ListBindingRowsRequest, context: grpc.ServicerContext
     ) -> pb.ListBindingRowsResponse:
-        size, key = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size, key = page_size(request.page_size), decode_token(request.page_token, (int,), query=request)
         state = RowState(pb.BindingRow.State.Name(request.state)) if request.state else None
         with self._database.transaction(current_call().scope) as tx:
             rows.get_batch(tx, request.parent)

@@ -11,6 +11,7 @@ from services.analytics.model import METRICS, Kind
 from services.analytics.tests.world import APP, NOON, TIANSHAN, World, fact, post, repost
 from services.chassis.errors import Kind as ErrorKind
 from services.chassis.errors import ServiceError
+from services.chassis.paging import encode_token
 from services.chassis.testing.outcomes import field_reasons_of, reason_of
 from services.chassis.testing.rpc import anonymous, client, operator
 
@@ -123,6 +124,17 @@ def test_ask__token_of_another_question__is_refused(world: World) -> None:
 
     with pytest.raises(grpc.RpcError) as refused:
         world.ask(["reposts"], ["post"], page_size=1, page_token=token)
+
+    assert field_reasons_of(refused.value) == {"page_token": "PAGE_TOKEN_INVALID"}
+
+
+@pytest.mark.parametrize("key", [(-1, 1, 1), (1, -1, 1), (1, 1, 1 << 62), (1, 1), ("1", 1, 1)])
+def test_ask__token_that_somebody_has_made__is_refused(world: World, key: tuple[int, ...]) -> None:
+    """What no page ends with is no place to go on from."""
+    question = pb.QueryMetricsRequest(parent=TIANSHAN, metrics=["posts"], dimensions=["post"])
+
+    with pytest.raises(grpc.RpcError) as refused:
+        world.ask(["posts"], ["post"], page_token=encode_token(key, query=question))
 
     assert field_reasons_of(refused.value) == {"page_token": "PAGE_TOKEN_INVALID"}
 

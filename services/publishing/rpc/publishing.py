@@ -106,7 +106,7 @@ class PublishingServicer(Servicer, pb_grpc.PublishingServiceServicer):
         self, request: pb.ListDeliveriesRequest, context: grpc.ServicerContext
     ) -> pb.ListDeliveriesResponse:
         enterprise, caller = enterprise_in(PUBLICATION, request.parent, "parent"), present_caller()
-        size, after = page_size(request.page_size), decode_token(request.page_token, query=request)
+        size, after = page_size(request.page_size), decode_token(request.page_token, (str,), query=request)
         with self._database.transaction(current_call().scope) as tx:
             usecases.get_publication(tx, enterprise, request.parent, caller)
             found = store.deliveries(

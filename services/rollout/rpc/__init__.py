@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 from google.protobuf.message import Message
 
 from services.chassis.database import PLATFORM, Database, Transaction
-from services.chassis.paging import decode_token, encode_token, page_size
+from services.chassis.paging import Kind, decode_token, encode_token, page_size
 from services.chassis.rpc.call import current_call
 
 M = TypeVar("M", bound=Message)
@@ -52,6 +52,7 @@ def own_enterprise() -> str:
 
 def page(
     request: Asked,
+    kinds: Sequence[Kind],
     find: Callable[[int, tuple[str | int, ...] | None], Sequence[R]],
     key: Callable[[R], tuple[str | int, ...]],
 ) -> tuple[Sequence[R], str]:
@@ -60,10 +61,11 @@ def page(
 
     Args:
         request: says how many, and after which.
+        kinds: of the values in a key.
         find: gives at most so many, after the one with this key (None: from the beginning).
         key: the place of one of them.
     """
-    size, after = page_size(request.page_size), decode_token(request.page_token, query=request)  # type: ignore[arg-type]
-    found = find(size + 1, tuple(after) if after else None)
+    size, after = page_size(request.page_size), decode_token(request.page_token, kinds, query=request)  # type: ignore[arg-type]
+    found = find(size + 1, after)
     more = len(found) > size
     return found[:size], encode_token(key(found[size - 1]), query=request) if more else ""  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ class AdmissionServicer(Servicer, pb_grpc.AdmissionServiceServicer):
             rollout = usecases.get_rollout(tx, request.parent)
             found, token = page(
                 request,
+                (int, int, str),
                 lambda limit, after: store.page_records(
                     tx,
                     rollout,
@@ -126,6 +127,7 @@ class AdmissionServicer(Servicer, pb_grpc.AdmissionServiceServicer):
             usecases.get_rollout(tx, request.parent)
             found, token = page(
                 request,
+                (str,),
                 lambda limit, after: entries.page_entries(
                     tx, request.parent, limit=limit, after=str(after[0]) if after else ""
                 ),
@@ -162,6 +164,7 @@ class AdmissionServicer(Servicer, pb_grpc.AdmissionServiceServicer):
             usecases.get_rollout(tx, request.parent)
             found, token = page(
                 request,
+                (datetime, str),
                 lambda limit, after: entries.page_invitations(
                     tx, request.parent, limit=limit, before=(str(after[0]), str(after[1])) if after else None
                 ),

@@ -26,6 +26,7 @@ class AuditServicer(Servicer, pb_grpc.AuditServiceServicer):
         def find(tx: Transaction) -> pb.ListAuditEventsResponse:
             found, token = page(
                 request,
+                (int,),
                 lambda limit, after: audit.list_events(
                     tx, request.rollout or None, limit=limit, after=int(after[0]) if after else None
                 ),

@@ -1,6 +1,6 @@
 """`ChangeService`: plans that others have to approve."""
 
-from datetime import UTC
+from datetime import UTC, datetime
 
 import grpc
 from numerator.rollout.v1 import changes_pb2 as pb
@@ -43,6 +43,7 @@ class ChangeServicer(Servicer, pb_grpc.ChangeServiceServicer):
             usecases.get_rollout(tx, request.parent)
             found, token = page(
                 request,
+                (datetime, str),
                 lambda limit, after: changes.page(
                     tx, request.parent, limit=limit, before=(str(after[0]), str(after[1])) if after else None
                 ),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import grpc
 from google.protobuf.message import Message
@@ -49,6 +50,7 @@ class RolloutServicer(Servicer, pb_grpc.RolloutServiceServicer):
         def find(tx: Transaction) -> pb.ListRolloutsResponse:
             found, token = page(
                 request,
+                (datetime, str),
                 lambda limit, after: store.list_rollouts(
                     tx, limit=limit, before=(str(after[0]), str(after[1])) if after else None
                 ),
@@ -63,6 +65,7 @@ class RolloutServicer(Servicer, pb_grpc.RolloutServiceServicer):
             usecases.get_rollout(tx, request.parent)
             found, token = page(
                 request,
+                (int,),
                 lambda limit, after: store.page_plans(
                     tx, request.parent, limit=limit, before=int(after[0]) if after else None
                 ),
@@ -94,6 +97,7 @@ class RolloutServicer(Servicer, pb_grpc.RolloutServiceServicer):
             usecases.get_rollout(tx, request.parent)
             found, token = page(
                 request,
+                (int,),
                 lambda limit, after: measurements.page_analyses(
                     tx, request.parent, limit=limit, before=int(after[0]) if after else None
                 ),
@@ -235,6 +239,7 @@ def _simulated(
     ]
     found, token = page(
         request,
+        (str,),
         lambda limit, after: [each for each in shown if not after or each.enterprise > str(after[0])][:limit],
         lambda each: (each.enterprise,),
     )

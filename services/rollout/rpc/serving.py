@@ -88,6 +88,7 @@ class FlagServicer(Servicer, flags_pb2_grpc.FlagServiceServicer):
         def find(tx: Transaction) -> flags_pb2.ListFlagsResponse:
             found, token = page(
                 request,
+                (str,),
                 lambda limit, after: serving.page_flags(
                     tx, limit=limit, after=str(after[0]) if after else ""
                 ),
