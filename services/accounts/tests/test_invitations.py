@@ -185,6 +185,19 @@ def test_invite__tells_all_that_is_wrong(campaign: Campaign) -> None:
     assert not campaign.world.rows("binding_batches")
 
 
+def test_invite__group_must_be_there(campaign: Campaign) -> None:
+    """Nobody is invited into a group that does not exist, or is another enterprise's under the own name."""
+    other = campaign.world.register(email="other@y.example")
+    theirs = groups_pb2_grpc.GroupServiceStub(campaign.world.running.as_(other.owner)).CreateAccountGroup(
+        groups_pb2.CreateAccountGroupRequest(parent=other.name, display_name="Theirs")
+    )
+    for group in ("none", theirs.name.rpartition("/")[2]):
+        with pytest.raises(grpc.RpcError) as refused:
+            campaign.invite({"group": f"{campaign.company.name}/accountGroups/{group}"})
+        assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    assert not campaign.world.rows("binding_batches")
+
+
 @pytest.mark.parametrize("seconds", [59, 90 * 86_400 + 1, -1])
 def test_invite__lifetime_has_bounds(campaign: Campaign, seconds: int) -> None:
     """One minute to 90 days."""

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from services.accounts import store
 from services.accounts.credentials import hash_secret, new_secret
 from services.accounts.model import Account, BindingRefusedError, binding_refused, check_etag
+from services.accounts.model.groups import GROUP_NAME
 from services.accounts.model.invitations import (
     BATCH_NAME,
     ROW_NAME,
@@ -28,9 +29,10 @@ from services.accounts.model.invitations import (
 )
 from services.accounts.store import invitations as rows
 from services.accounts.store.bindings import end_bindings
+from services.accounts.store.groups import get_groups
 from services.accounts.usecases.binding import Binder, Invited, Redirect, Started
 from services.chassis.database import Database, Scope, Transaction, purge_changes
-from services.chassis.errors import FieldViolation, ServiceError, invalid_fields
+from services.chassis.errors import FieldViolation, ServiceError, invalid_fields, not_found
 from services.chassis.ids import new_id
 from services.chassis.limits import StageLimitError
 from services.chassis.names import enterprise_of
@@ -93,8 +95,15 @@ class Inviter:
         wanted: Sequence[Wanted],
         life: timedelta | None,
     ) -> tuple[BindingBatch, list[Invitation]]:
-        """Make a batch and its links. Raises NOT_FOUND or INVALID_ARGUMENT with all that is wrong."""
+        """
+        Make a batch and its links.
+
+        Raises NOT_FOUND, also for a group that there is not, or INVALID_ARGUMENT with all that is wrong.
+        """
         store.get_enterprise(tx, enterprise)
+        groups = {each.group_id for each in wanted if each.group_id}
+        if missing := groups - get_groups(tx, enterprise, groups).keys():
+            raise not_found(GROUP_NAME.format(enterprise=enterprise.rpartition("/")[2], group=min(missing)))
         expire_time = tx.now + check_life(life, "lifetime")
         wanted = self._checked(wanted)
         short = enterprise.rpartition("/")[2]
