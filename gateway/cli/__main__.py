@@ -12,6 +12,7 @@ GROUPS = {
     "waitlist": ("tenants", "waitlist"),
     "invite": ("tenants", "invite"),
     "change": ("changes", "app"),
+    "review": ("reviews", "app"),
     "flags": ("flags", "app"),
     "audit": ("audit", "app"),
     "replicas": ("replicas", "app"),
@@ -27,7 +28,7 @@ _EPILOG = (
 def application(first: str = "") -> typer.Typer:
     """The command line. With only what `first` names, if it names something: a kill does not wait for the rest to load."""
     app = typer.Typer(
-        help="Staged rollouts of Numerator, by the gateway's API.",
+        help="Staged rollouts of Numerator, and whom they admit, by the gateway's API.",
         epilog=_EPILOG,
         no_args_is_help=True,
         pretty_exceptions_enable=False,  # it would print the values of variables, secrets among them

@@ -151,6 +151,11 @@ class Gateway:
         with self._answer(method, _target(path), content, headers) as answer:
             return self._json(answer)
 
+    def fetch(self, path: str, query: Mapping[str, object]) -> tuple[str, bytes]:
+        """A download: the name of its file, and the whole of it. Raises UnreachableError also when it breaks off."""
+        with self._answer("GET", _target(path, query)) as answer:
+            return answer.headers.get_filename("download"), answer.read()
+
     def events(self, path: str, last: str = "") -> Iterator[tuple[str, Json]]:
         """
         The id and the data of a stream's events, until the gateway ends it; after the one with the id `last`, if given.

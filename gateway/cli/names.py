@@ -35,6 +35,7 @@ enterprise = _name("enterprises")
 flag = _name("flags")
 change = _name("rollouts", "changes")
 invitation = _name("rollouts", "invitations")
+document = _name("enterprises", "verificationDocuments")
 
 
 def brief(name: str) -> str:

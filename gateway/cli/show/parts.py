@@ -11,6 +11,7 @@ from gateway.cli.client import Json
 
 _COLOURS = {
     "RUNNING": "green", "ACTIVE": "green", "PASS": "green", "APPROVED": "green", "APPLIED": "green", "OPEN": "green",
+    "VERIFIED": "green", "PENDING": "yellow",
     "PAUSED": "yellow", "WAITLISTED": "yellow", "INCONCLUSIVE": "yellow", "NO_DATA": "yellow", "WAITING": "yellow",
     "IN_REVIEW": "yellow", "SUSPENDED": "yellow",
     "KILLED": "bold red", "ROLLED_BACK": "red", "REVOKED": "red", "FAIL": "red", "SRM": "red", "DENY": "red",

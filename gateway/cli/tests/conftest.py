@@ -11,7 +11,16 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from numerator.accounts.v1 import accounts_pb2, accounts_pb2_grpc, apps_pb2, apps_pb2_grpc
+from numerator.accounts.v1 import (
+    accounts_pb2,
+    accounts_pb2_grpc,
+    apps_pb2,
+    apps_pb2_grpc,
+    documents_pb2,
+    documents_pb2_grpc,
+    enterprises_pb2,
+    enterprises_pb2_grpc,
+)
 from numerator.rollout.v1 import (
     admissions_pb2,
     admissions_pb2_grpc,
@@ -41,6 +50,8 @@ ROOT = Path(__file__).parents[3]
 OFFERS = (
     (accounts_pb2, accounts_pb2_grpc, "AccountsService"),
     (apps_pb2, apps_pb2_grpc, "AppService"),
+    (documents_pb2, documents_pb2_grpc, "DocumentService"),
+    (enterprises_pb2, enterprises_pb2_grpc, "EnterpriseService"),
     (rollout_pb2, rollout_pb2_grpc, "RolloutService"),
     (admissions_pb2, admissions_pb2_grpc, "AdmissionService"),
     (changes_pb2, changes_pb2_grpc, "ChangeService"),
@@ -79,7 +90,7 @@ def running(tmp_path_factory):
     accounts, rollouts = Accounts(), Rollouts()
     server = Server(settings, telemetry())
     for module, stubs, service in OFFERS:
-        servicer = accounts if module in {accounts_pb2, apps_pb2} else rollouts
+        servicer = accounts if module.DESCRIPTOR.package == "numerator.accounts.v1" else rollouts
         server.add(
             getattr(stubs, f"add_{service}Servicer_to_server"),
             servicer,

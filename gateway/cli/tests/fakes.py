@@ -3,8 +3,7 @@
 from typing import Any
 
 from numerator.accounts.v1 import accounts_pb2 as accounts
-from numerator.accounts.v1 import accounts_pb2_grpc as accounts_grpc
-from numerator.accounts.v1 import apps_pb2, apps_pb2_grpc
+from numerator.accounts.v1 import apps_pb2
 from numerator.options.v1 import options_pb2
 from numerator.rollout.v1 import serving_pb2
 
@@ -13,32 +12,14 @@ from services.chassis.errors import Kind, ServiceError
 SECRETS = {"operator": "s3cret of the operator", "reviewer": "s3cret of the reviewer"}
 
 
-class Accounts(accounts_grpc.AccountsServiceServicer, apps_pb2_grpc.AppServiceServicer):
-    """Knows two operators, and counts how often they log in. Nobody's tokens are revoked."""
-
-    def __init__(self) -> None:
-        self.logins: list[str] = []
-
-    def AuthenticateClient(self, request, context):
-        self.logins.append(request.client_id)
-        if SECRETS.get(request.client_id) != request.client_secret:
-            raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown client or wrong secret")
-        return accounts.Identity(kind=options_pb2.OPERATOR, subject=f"clients/{request.client_id}")
-
-    def ListRevocations(self, request, context):
-        return apps_pb2.ListRevocationsResponse()
-
-
-class Rollouts:
+class Answers:
     """
-    All services of rollout in one.
+    All services of one program.
 
     Attributes:
-        answers: by method, what it answers: a message, an error, or a function of the request that gives either.
+        answers: by method, what it answers: a message, an error, a function of the request that gives either, or a list to stream.
         requests: what came from operators, by method, in order.
     """
-
-    _OF_GATEWAYS = frozenset({"GetSnapshot", "GetAdmissions", "ReportReplica"})
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {}
@@ -52,9 +33,6 @@ class Rollouts:
         return [request for name, request in self.requests if name == method]
 
     def _answer(self, method: str, request):
-        if method in self._OF_GATEWAYS:
-            reply = {"GetSnapshot": "Snapshot"}.get(method, f"{method}Response")
-            return getattr(serving_pb2, reply)()
         self.requests.append((method, request))
         answer = self.answers[method]
         if callable(answer):
@@ -62,3 +40,32 @@ class Rollouts:
         if isinstance(answer, ServiceError):
             raise answer
         return answer
+
+
+class Accounts(Answers):
+    """Accounts. Knows two operators, and counts how often they log in. Nobody's tokens are revoked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logins: list[str] = []
+
+    def AuthenticateClient(self, request, context):
+        self.logins.append(request.client_id)
+        if SECRETS.get(request.client_id) != request.client_secret:
+            raise ServiceError(Kind.UNAUTHENTICATED, "CREDENTIALS_INVALID", "unknown client or wrong secret")
+        return accounts.Identity(kind=options_pb2.OPERATOR, subject=f"clients/{request.client_id}")
+
+    def ListRevocations(self, request, context):
+        return apps_pb2.ListRevocationsResponse()
+
+
+class Rollouts(Answers):
+    """Rollout. What gateways ask is answered with nothing, and not remembered."""
+
+    _OF_GATEWAYS = frozenset({"GetSnapshot", "GetAdmissions", "ReportReplica"})
+
+    def _answer(self, method: str, request):
+        if method in self._OF_GATEWAYS:
+            reply = {"GetSnapshot": "Snapshot"}.get(method, f"{method}Response")
+            return getattr(serving_pb2, reply)()
+        return super()._answer(method, request)
