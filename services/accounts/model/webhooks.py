@@ -65,6 +65,9 @@ PUBLIC_EVENTS: Mapping[type[Message], frozenset[str]] = {
         {"account", "network", "server", "software", "software_version", "network_account_id", "handle",
          "display_name", "labels", "groups"}
     ),
+    accounts_pb2.EnterpriseChanged: frozenset({"enterprise", "display_name", "industry", "region", "verified"}),
+    accounts_pb2.AccountsPlaced: frozenset({"enterprise", "placements"}),
+    accounts_pb2.AccountTokenExpiring: frozenset({"account", "expire_time"}),
     accounts_pb2.AccountReauthRequired: frozenset({"account"}),
     accounts_pb2.AccountUnbound: frozenset({"account"}),
     accounts_pb2.WebhookEndpointDisabled: frozenset({"endpoint", "reason"}),
@@ -79,6 +82,8 @@ PUBLIC_EVENTS: Mapping[type[Message], frozenset[str]] = {
     publishing_pb2.DeliveryPublished: frozenset({"delivery", "account", "network_post_id", "url", "publish_time"}),
     publishing_pb2.DeliveryFailed: frozenset({"delivery", "account", "reason"}),
     publishing_pb2.DeliveryUnconfirmed: frozenset({"delivery", "account"}),
+    publishing_pb2.FreezeSet: frozenset({"freeze", "target", "expire_time", "in_flight"}),
+    publishing_pb2.FreezeLifted: frozenset({"freeze", "target", "cancelled"}),
     publishing_pb2.InteractionReceived: frozenset(
         {"interaction", "kind", "account", "delivery", "author", "author_followers", "interaction_time"}
     ),

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -110,8 +111,15 @@ def test_public_events__are_listed_field_by_field() -> None:
     assert left_out == {
         "accounts.account.bound.sealed_token",
         "accounts.account.bound.placement_version",
+        "accounts.account.bound.token_version",
+        "accounts.account.placed.placement_version",
+        # Who did it: the audit trail says so, to whom it concerns.
+        "publishing.freeze.set.creator",
+        "publishing.freeze.lifted.lifter",
         "targeting.audience.computed.parts",
         # What our staff thinks of an enterprise.
+        "accounts.enterprise.changed.tier",
+        "accounts.enterprise.changed.attributes",
         "accounts.enterprise.verified.tier",
         "accounts.enterprise.verified.attributes",
         "accounts.enterprise.verification_revoked.tier",
@@ -474,6 +482,47 @@ def test_rights__of_clients_and_others(world: World) -> None:
         with pytest.raises(grpc.RpcError) as refused:
             stub.TestWebhookEndpoint(test)
         assert refused.value.code().name == reason
+
+
+@pytest.mark.parametrize("method", pb.DESCRIPTOR.services_by_name["WebhookService"].methods_by_name)
+def test_rights__in_some_groups_only__open_nothing(world: World, method: str) -> None:
+    """An endpoint hears of all accounts: who reaches some of them neither manages one nor reads what it was told."""
+    company = world.register()
+    made = create(world, company)
+    ping = as_(world, company.owner).TestWebhookEndpoint(pb.TestWebhookEndpointRequest(name=made.name)).name
+    kind = pb.DESCRIPTOR.services_by_name["WebhookService"].methods_by_name[method].input_type
+    fields: dict[str, object] = {
+        "parent": company.name,
+        "name": ping if "Delivery" in method else made.name,
+        "url": URL,
+        "start_time": stamp(world.clock.now()),
+        "end_time": stamp(world.clock.now() + timedelta(hours=1)),
+    }
+    request = getattr(pb, kind.name)(
+        **{key: fields[key] for key in fields.keys() & kind.fields_by_name.keys()}
+    )
+    groups = frozenset({"north"})
+    partly = {"webhooks.read": groups, "webhooks.write": groups, "OWNER": groups, "ADMIN": groups}
+    for principal in (client(company.name), company.owner):
+        caller = replace(principal, roles=frozenset(), grants=partly)
+        with pytest.raises(grpc.RpcError) as refused:
+            getattr(as_(world, caller), method)(request)
+        assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+
+
+@pytest.mark.parametrize("kind", PUBLIC_EVENTS)
+def test_tell__of_every_type__reaches_its_own_enterprise_alone(
+    world: World, kind: Callable[[], object]
+) -> None:
+    """Whatever it tells of; and an event of no enterprise reaches nobody."""
+    company, other = world.register(), world.register(email="owner@kunlun.example")
+    create(world, company)
+    create(world, other, event_types=[event_type(kind)])
+    assert tell(world, company, kind()) == 1
+    assert [row["enterprise"] for row in world.rows("webhook_deliveries")] == [company.name]
+    nobodys = Event(new_id(), event_type(kind), "subject", None, world.clock.now(), kind())
+    with world.database.transaction(PLATFORM) as tx:
+        assert webhooks.tell(tx, nobodys) == 0
 
 
 @pytest.mark.parametrize("tenant_check", [True, False])
