@@ -14,6 +14,7 @@ from google.protobuf.descriptor import FileDescriptor
 from numerator.accounts.v1 import accounts_pb2 as accounts
 from numerator.accounts.v1 import apps_pb2 as apps
 from numerator.accounts.v1 import binding_pb2 as binding
+from numerator.accounts.v1 import identity_providers_pb2 as identity_providers
 from numerator.accounts.v1 import sessions_pb2 as sessions
 from numerator.analytics.v1 import analytics_pb2 as analytics
 from numerator.rollout.v1 import serving_pb2 as rollout
@@ -39,6 +40,8 @@ from gateway.ofrep import PATH as OFREP_PATH
 from gateway.ofrep import Ofrep
 from gateway.ofrep_events import PATH as EVENTS_PATH
 from gateway.ofrep_events import EventStreams, EventTokens
+from gateway.oidc import PATH as OIDC_PATH
+from gateway.oidc import OidcLogins
 from gateway.openapi import build_openapi
 from gateway.replica import Exposures, Heartbeat
 from gateway.revocations import RevocationPull, Revocations
@@ -58,6 +61,7 @@ _ACCOUNTS = accounts.DESCRIPTOR.services_by_name["AccountsService"].full_name
 _SESSIONS = sessions.DESCRIPTOR.services_by_name["SessionService"].full_name
 _APPS = apps.DESCRIPTOR.services_by_name["AppService"].full_name
 _BINDING = binding.DESCRIPTOR.services_by_name["BindingService"].full_name
+_PROVIDERS = identity_providers.DESCRIPTOR.services_by_name["IdentityProviderService"].full_name
 _ANALYTICS = analytics.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 _SERVING = rollout.DESCRIPTOR.services_by_name["ServingService"].full_name
 _MARK_SECONDS = 1.0
@@ -159,6 +163,13 @@ class Gateway:
             open_session=self._open_session,
             refresh_session=self._refresh_session,
         )
+        oidc_logins = OidcLogins(
+            sessions=member_sessions,
+            tries=tries,
+            start_login=self._start_login,
+            complete_login=self._complete_login,
+            secure=settings.public_url.startswith("https://"),
+        )
         invitations = Invitations(
             admissions=admissions,
             exposures=exposures,
@@ -195,13 +206,18 @@ class Gateway:
             "/oauth2/token": _Own(POST=login.token),
             "/v1/sessions": _Own(POST=member_sessions.open),
             "/v1/sessions:refresh": _Own(POST=member_sessions.refresh),
+            "/v1/sessions:startOidc": _Own(POST=oidc_logins.start),
             "/.well-known/jwks.json": _Own(GET=_fixed(_dump(keys.jwks), "application/json")),
             "/.well-known/oauth-authorization-server": _Own(
                 GET=_fixed(_dump(_oauth_metadata(document, settings.public_url)), "application/json")
             ),
             EVENTS_PATH: events,
         }
-        below: Mapping[str, ASGIApp] = {OFREP_PATH: ofrep, INVITATIONS_PATH: invitations}
+        below: Mapping[str, ASGIApp] = {
+            OFREP_PATH: ofrep,
+            INVITATIONS_PATH: invitations,
+            OIDC_PATH: oidc_logins,
+        }
         self.app = Observe(
             _Paths(own, below, api), answered=self._usage.answered, leaving=lambda: health.leaving
         )
@@ -322,6 +338,20 @@ class Gateway:
     async def _refresh_session(self, request: sessions.RefreshSessionRequest) -> sessions.OpenedSession:
         return await self._backends.ask(
             "accounts", f"/{_SESSIONS}/RefreshSession", request, sessions.OpenedSession, GATEWAY
+        )
+
+    async def _start_login(
+        self, request: identity_providers.StartLoginRequest
+    ) -> identity_providers.StartLoginResponse:
+        return await self._backends.ask(
+            "accounts", f"/{_PROVIDERS}/StartLogin", request, identity_providers.StartLoginResponse, GATEWAY
+        )
+
+    async def _complete_login(
+        self, request: identity_providers.CompleteLoginRequest
+    ) -> sessions.OpenedSession:
+        return await self._backends.ask(
+            "accounts", f"/{_PROVIDERS}/CompleteLogin", request, sessions.OpenedSession, GATEWAY
         )
 
 

@@ -7,7 +7,6 @@ somebody else's browser complete what they have begun themselves. Whatever goes 
 """
 
 import re
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -21,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.admission import Admissions
 from gateway.bound import bound
+from gateway.browsers import BrowserSecret
 from gateway.callers import introduce
 from gateway.catalogue import Shape
 from gateway.errors import Problem, problem_headers
@@ -34,8 +34,6 @@ PATH = "/invitations"
 TEMPLATE = f"{PATH}/{{enterprise}}/{{token}}"
 _LINK = re.compile(rf"{PATH}/(?P<enterprise>[a-z0-9][a-z0-9-]{{0,62}})/(?P<token>[A-Za-z0-9_-]{{20,100}})")
 _STATE = re.compile(r"invitation\.(?P<enterprise>[a-z0-9][a-z0-9-]{0,62})\.[A-Za-z0-9_-]{1,100}")
-_BROWSER = re.compile(r"[A-Za-z0-9_-]{43}")
-_COOKIE_SECONDS = 15 * 60  # a little longer than a binding may take
 _FEATURE = (
     pb.DESCRIPTOR.services_by_name["BindingService"]
     .methods_by_name["OpenInvitation"]
@@ -127,9 +125,7 @@ class Invitations:
         self._limits = limits
         self._open = open_invitation
         self._complete = complete_invitation
-        self._secure = secure
-        # With this prefix no other host of the domain can set it. Browsers demand HTTPS for it.
-        self._cookie = "__Host-numerator-binding" if secure else "numerator-binding"
+        self._browser = BrowserSecret("numerator-binding", secure=secure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -161,24 +157,13 @@ class Invitations:
         if found is None:
             raise Problem(HTTPStatus.NOT_FOUND, "INVITATION_UNKNOWN", "there is no such invitation")
         enterprise = f"enterprises/{found['enterprise']}"
-        # The same for all windows of a browser, so that they do not disturb each other.
-        given = request.cookies.get(self._cookie, "")
-        browser = given if _BROWSER.fullmatch(given) else secrets.token_urlsafe(32)
+        browser = self._browser.of(request)
         opened = await self._open(
             pb.OpenInvitationRequest(parent=enterprise, token=found["token"], browser=browser),
             self._caller(enterprise),
         )
         response = RedirectResponse(opened.authorization_url, HTTPStatus.FOUND, headers=_HEADERS)
-        response.set_cookie(
-            self._cookie,
-            browser,
-            max_age=_COOKIE_SECONDS,
-            path="/",
-            secure=self._secure,
-            httponly=True,
-            # It has to come along when the network sends the browser back.
-            samesite="lax",
-        )
+        self._browser.keep(browser, response)
         return response
 
     async def _completed(self, request: Request, enterprise_id: str) -> Response:
@@ -191,7 +176,7 @@ class Invitations:
                 code=query.get("code", ""),
                 error=query.get("error", "")[:100],
                 iss=query.get("iss", ""),
-                browser=request.cookies.get(self._cookie, "")[:100],
+                browser=self._browser.given(request),
             ),
             self._caller(enterprise),
         )

@@ -330,6 +330,70 @@ OWN_PATHS: dict[str, Json] = {
             },
         }
     },
+    "/v1/sessions:startOidc": {
+        "post": {
+            "operationId": "gateway.StartOidcSession",
+            "tags": ["identity"],
+            "summary": "Log a member in by the enterprise's identity provider",
+            "description": "For browsers: sets a cookie and says where the browser goes. The provider sends it back to "
+            "`GET /oidc/{enterprise}`, which answers with the session. See docs/single-sign-on.md.",
+            "security": [],
+            "requestBody": {
+                "required": True,
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "required": ["enterprise"],
+                            "additionalProperties": False,
+                            "properties": {
+                                "enterprise": {
+                                    "type": "string",
+                                    "pattern": "^enterprises/[a-z0-9][a-z0-9-]{0,62}$",
+                                    "description": "Whose member logs in.",
+                                }
+                            },
+                        }
+                    }
+                },
+            },
+            "responses": {
+                "200": _json(
+                    {
+                        "type": "object",
+                        "required": ["authorization_url", "expire_time"],
+                        "properties": {
+                            "authorization_url": {"type": "string", "format": "uri"},
+                            "expire_time": {"type": "string", "format": "date-time"},
+                        },
+                    },
+                    "Where the browser goes, and until when it has to be back.",
+                ),
+                **_problems(400, 409, 413, 415, 429, 431, 500, 503, 504),
+            },
+        }
+    },
+    "/oidc/{enterprise}": {
+        "get": {
+            "operationId": "gateway.CompleteOidcSession",
+            "tags": ["identity"],
+            "summary": "Come back from the identity provider",
+            "description": "For browsers: where an enterprise's identity provider sends the browser back to. A state works once, "
+            "for ten minutes, in the browser that began.",
+            "security": [],
+            "parameters": [
+                {"name": "enterprise", "in": "path", "required": True, "schema": _TEXT},
+                *(
+                    {"name": name, "in": "query", "schema": _TEXT}
+                    for name in ("state", "code", "error", "iss")
+                ),
+            ],
+            "responses": {
+                "200": _json(_ref("MemberSession"), "The session."),
+                **_problems(400, 401, 403, 404, 409, 429, 431, 500, 503, 504),
+            },
+        }
+    },
     "/invitations/{enterprise}/{token}": {
         "get": {
             "operationId": "gateway.OpenInvitation",

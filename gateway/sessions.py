@@ -38,21 +38,22 @@ class Sessions:
 
     async def open(self, request: Request) -> Response:
         """Log a member in with address and password."""
-        given = await _fields(request, required=("email", "password"), optional=("totp", "enterprise"))
+        given = await read_fields(request, required=("email", "password"), optional=("totp", "enterprise"))
         self._tries.count(request, f"member {given['email']}")
-        return self._answer(
-            await self._open_session(pb.OpenSessionRequest(**_named(given), **_device(request)))
+        return self.answer(
+            await self._open_session(pb.OpenSessionRequest(**_named(given), **device_of(request)))
         )
 
     async def refresh(self, request: Request) -> Response:
         """Give a member the next access token, and the next refresh token."""
-        given = await _fields(request, required=("refresh_token",), optional=("enterprise",))
+        given = await read_fields(request, required=("refresh_token",), optional=("enterprise",))
         self._tries.count(request)
-        return self._answer(
-            await self._refresh_session(pb.RefreshSessionRequest(**_named(given), **_device(request)))
+        return self.answer(
+            await self._refresh_session(pb.RefreshSessionRequest(**_named(given), **device_of(request)))
         )
 
-    def _answer(self, opened: pb.OpenedSession) -> Response:
+    def answer(self, opened: pb.OpenedSession) -> Response:
+        """A session that was opened: the access token, and what gets the next one."""
         principal = principal_of(opened.identity)
         now = self._clock.now()
         lifetime = MEMBER_LIFETIME
@@ -72,7 +73,7 @@ class Sessions:
         return JSONResponse(reply, headers=NO_STORE)
 
 
-async def _fields(
+async def read_fields(
     request: Request, *, required: Collection[str], optional: Collection[str] = ()
 ) -> dict[str, str]:
     """The fields of a JSON body, all of them texts that are not empty."""
@@ -100,7 +101,8 @@ def _text(tree: dict[str, Any], name: str) -> str:
     return value
 
 
-def _device(request: Request) -> dict[str, str]:
+def device_of(request: Request) -> dict[str, str]:
+    """From where a request comes, as accounts is told."""
     return {
         "address": request.client.host if request.client else "",
         "user_agent": request.headers.get("user-agent", ""),

@@ -192,6 +192,10 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
                 "ACCOUNTS_WEBHOOK_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
                 "ACCOUNTS_WEBHOOK_PLAIN_HTTP": "true",
                 "ACCOUNTS_WEBHOOK_ANY_PORT": "true",
+                # And whoever tries logins by an identity provider out has it here.
+                "ACCOUNTS_OIDC_PRIVATE_NETWORKS": '["127.0.0.0/8"]',
+                "ACCOUNTS_OIDC_PLAIN_HTTP": "true",
+                "ACCOUNTS_OIDC_ANY_PORT": "true",
             }
         case "rollout":
             return {

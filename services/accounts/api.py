@@ -19,6 +19,8 @@ from numerator.accounts.v1 import (
     groups_pb2_grpc,
     health_pb2,
     health_pb2_grpc,
+    identity_providers_pb2,
+    identity_providers_pb2_grpc,
     members_pb2,
     members_pb2_grpc,
     sessions_pb2,
@@ -29,6 +31,7 @@ from numerator.accounts.v1 import (
     webhooks_pb2_grpc,
 )
 
+from services.accounts.oidc import Providers
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
@@ -38,6 +41,7 @@ from services.accounts.rpc.enterprises import EnterpriseServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.health import HealthServicer
+from services.accounts.rpc.identity_providers import IdentityProviderServicer
 from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
@@ -45,6 +49,7 @@ from services.accounts.rpc.webhooks import WebhookServicer
 from services.accounts.settings import Settings
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
+from services.accounts.usecases.identity_providers import OidcLogins
 from services.accounts.usecases.invitations import Inviter
 from services.accounts.usecases.secrets import Vault
 from services.accounts.wiring import open_networks
@@ -113,5 +118,17 @@ def serve(settings: Settings, telemetry: Telemetry) -> int:
         webhooks_pb2_grpc.add_WebhookServiceServicer_to_server,
         WebhookServicer(database, vault, settings.webhook_rules),
         webhooks,
+    )
+    providers = identity_providers_pb2.DESCRIPTOR.services_by_name["IdentityProviderService"]
+    logins = OidcLogins(
+        database,
+        vault,
+        Providers(settings.oidc_rules, SystemClock()),
+        public_url=settings.binding_redirect_uri,
+    )
+    server.add(
+        identity_providers_pb2_grpc.add_IdentityProviderServiceServicer_to_server,
+        IdentityProviderServicer(database, vault, logins, settings.oidc_rules),
+        providers,
     )
     return server.serve()

@@ -57,7 +57,7 @@ class Settings(ServiceSettings):
     binding_redirect_uri: str
     """
     Where a network sends the browser of an account's holder back to: the gateway's page `/bound`. Invitation links have its
-    origin.
+    origin, and so has where identity providers send browsers back to.
     """
 
     webhook_private_networks: tuple[IPvAnyNetwork, ...] = ()
@@ -68,6 +68,13 @@ class Settings(ServiceSettings):
     """Whether webhooks may go to other ports than 80 and 443: for tests and demonstrations on one machine."""
     webhook_concurrency: Annotated[int, Field(ge=1, le=5000)] = 400
     """To how many endpoints that do not fail a sender of webhooks posts at once."""
+
+    oidc_private_networks: tuple[IPvAnyNetwork, ...] = ()
+    """Networks that are not public and where identity providers may be all the same, as `["10.1.0.0/16"]`."""
+    oidc_plain_http: bool = False
+    """Whether identity providers may have `http` URLs: for tests and demonstrations on one machine."""
+    oidc_any_port: bool = False
+    """Whether identity providers may have other ports than 80 and 443."""
 
     @field_validator("master_key")
     @classmethod
@@ -112,6 +119,15 @@ class Settings(ServiceSettings):
             private_networks=self.webhook_private_networks,
             plain_http=self.webhook_plain_http,
             any_port=self.webhook_any_port,
+        )
+
+    @property
+    def oidc_rules(self) -> OutgoingRules:
+        """Where identity providers may be."""
+        return OutgoingRules(
+            private_networks=self.oidc_private_networks,
+            plain_http=self.oidc_plain_http,
+            any_port=self.oidc_any_port,
         )
 
     def open_master_keys(self) -> MasterKeys:

@@ -7,6 +7,7 @@ from services.accounts import metrics
 from services.accounts.model.webhooks import PUBLIC_EVENTS
 from services.accounts.settings import Settings
 from services.accounts.store.clients import purge_old_secrets
+from services.accounts.store.identity_providers import purge_logins
 from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
@@ -79,6 +80,7 @@ class Worker:
             purge_revocations(tx)
             purge_old_secrets(tx)
             purge_sessions(tx)
+            purge_logins(tx)
             purge_invitations(tx)
             invitations.purge(tx)
             documents.erase_expired(tx)

@@ -63,6 +63,7 @@ class Session:
     Attributes:
         acts_for: the enterprise of its newest access token.
         use_time: when it was last refreshed.
+        by_provider: whether the enterprise's identity provider opened it, not a password.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Session:
     device: Device
     create_time: datetime
     use_time: datetime
+    by_provider: bool = False
 
     @property
     def id(self) -> str:

@@ -68,6 +68,16 @@ def totp_invalid() -> ServiceError:
     )
 
 
+def password_login_required(enterprise: str) -> ServiceError:
+    """The enterprise asks all who act for it for a second factor of ours, and another's identity provider asks for none."""
+    return ServiceError(
+        Kind.FAILED_PRECONDITION,
+        "PASSWORD_LOGIN_REQUIRED",
+        f"{enterprise} asks for a second factor: to act for it, log in with password and code, not by your identity provider",
+        metadata={"enterprise": enterprise},
+    )
+
+
 def enrollment_required() -> ServiceError:
     """The enterprise asks for a second factor, which the member has not set up."""
     return ServiceError(

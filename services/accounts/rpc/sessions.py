@@ -28,7 +28,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
 
     def OpenSession(self, request: pb.OpenSessionRequest, context: grpc.ServicerContext) -> pb.OpenedSession:
         with metrics.login("MEMBER"):
-            return _opened(
+            return opened(
                 sessions.open_session(
                     self._database,
                     self._vault,
@@ -43,7 +43,7 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     def RefreshSession(
         self, request: pb.RefreshSessionRequest, context: grpc.ServicerContext
     ) -> pb.OpenedSession:
-        return _opened(
+        return opened(
             sessions.refresh_session(
                 self._database,
                 SecretStr(request.refresh_token),
@@ -90,12 +90,13 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
         return pb.EndSessionsResponse(ended_count=ended)
 
 
-def _opened(opened: sessions.Opened) -> pb.OpenedSession:
+def opened(model: sessions.Opened) -> pb.OpenedSession:
+    """A session that was opened, with its refresh token."""
     return pb.OpenedSession(
-        session=_session(opened.session, current=opened.session.id),
-        identity=convert.identity(opened.identity),
-        refresh_token=opened.refresh_token.get_secret_value(),
-        rights_end_time=convert.time(opened.rights_end) if opened.rights_end else None,
+        session=_session(model.session, current=model.session.id),
+        identity=convert.identity(model.identity),
+        refresh_token=model.refresh_token.get_secret_value(),
+        rights_end_time=convert.time(model.rights_end) if model.rights_end else None,
     )
 
 
@@ -109,4 +110,5 @@ def _session(session: Session, *, current: str) -> pb.Session:
         use_time=convert.time(session.use_time),
         expire_time=convert.time(session.expire_time),
         current=session.id == current,
+        by_provider=session.by_provider,
     )

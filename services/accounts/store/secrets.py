@@ -34,6 +34,14 @@ SEALED_TABLES = (
         {"sealed_verifier": "code_verifier"},
     ),
     SealedTable("second_factors", "member", {"sealed_seed": "totp_seed"}),
+    SealedTable(
+        "identity_providers", "enterprise || '/identityProvider'", {"sealed_secret": "client_secret"}
+    ),
+    SealedTable(
+        "oidc_logins",
+        "enterprise || '/oidcLogins/' || encode(state_hash, 'hex')",
+        {"sealed_verifier": "code_verifier"},
+    ),
     SealedTable("webhook_secrets", "endpoint || '/secrets/' || version", {"sealed": "signing_secret"}),
     SealedTable("document_pieces", "document || '/pieces/' || number", {"sealed": "content"}),
 )

@@ -12,8 +12,9 @@ def insert_session(tx: Transaction, session: Session, token_hash: bytes) -> None
     """Keep a new session and its first refresh token."""
     tx.execute(
         """
-        insert into sessions (enterprise, id, member, acts_for, user_agent, address, create_time, use_time, expire_time)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+        insert into sessions (enterprise, id, member, acts_for, user_agent, address, create_time, use_time, expire_time,
+                              by_provider)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
         """,
         (
             enterprise_of(session.member),
@@ -25,6 +26,7 @@ def insert_session(tx: Transaction, session: Session, token_hash: bytes) -> None
             session.create_time,
             session.use_time,
             session.expire_time,
+            session.by_provider,
         ),
     )
     _insert_token(tx, session, token_hash)
@@ -107,6 +109,18 @@ def count_sessions(tx: Transaction) -> int:
     return int(row["count"])
 
 
+def delete_provider_sessions(tx: Transaction, enterprise: str, member: str = "") -> list[tuple[str, str]]:
+    """End the sessions that an enterprise's identity provider opened, for a member or for all; returns whose, and ids."""
+    rows = tx.execute(
+        """
+        delete from sessions where enterprise = %(enterprise)s and by_provider and (%(member)s = '' or member = %(member)s)
+        returning member, id
+        """,
+        {"enterprise": enterprise, "member": member},
+    )
+    return sorted((row["member"], row["id"]) for row in rows)
+
+
 def has_session_from(tx: Transaction, member: str, network: str) -> bool:
     """Whether a member has a session that was last used from this network."""
     found = tx.execute(
@@ -166,4 +180,5 @@ def _session(row: Row) -> Session:
         device=Device(row["address"], row["user_agent"]),
         create_time=row["create_time"],
         use_time=row["use_time"],
+        by_provider=row["by_provider"],
     )

@@ -1,5 +1,6 @@
 """Fixtures of the tests of accounts."""
 
+import ipaddress
 import os
 from collections.abc import Callable, Iterator
 
@@ -24,6 +25,8 @@ from numerator.accounts.v1 import (
     groups_pb2_grpc,
     health_pb2,
     health_pb2_grpc,
+    identity_providers_pb2,
+    identity_providers_pb2_grpc,
     members_pb2,
     members_pb2_grpc,
     sessions_pb2,
@@ -37,6 +40,7 @@ from pydantic import SecretStr
 
 from services.accounts.networks import Network
 from services.accounts.networks.weibo import WeiboNetwork
+from services.accounts.oidc import Providers
 from services.accounts.rpc.accounts import AccountsServicer
 from services.accounts.rpc.apps import AppServicer
 from services.accounts.rpc.audit import AuditLogServicer
@@ -46,6 +50,7 @@ from services.accounts.rpc.enterprises import EnterpriseServicer
 from services.accounts.rpc.grants import GrantServicer
 from services.accounts.rpc.groups import GroupServicer
 from services.accounts.rpc.health import HealthServicer
+from services.accounts.rpc.identity_providers import IdentityProviderServicer
 from services.accounts.rpc.members import MemberServicer
 from services.accounts.rpc.sessions import SessionServicer
 from services.accounts.rpc.vault import VaultServicer
@@ -62,6 +67,7 @@ from services.accounts.tests.world import (
 )
 from services.accounts.usecases.binding import Binder
 from services.accounts.usecases.clients import platform_clients
+from services.accounts.usecases.identity_providers import OidcLogins
 from services.accounts.usecases.invitations import Inviter
 from services.accounts.usecases.secrets import Vault
 from services.accounts.vault import MasterKey, MasterKeys
@@ -69,6 +75,11 @@ from services.chassis.clock import FixedClock
 from services.chassis.outgoing_rules import OutgoingRules
 from services.chassis.testing.databases import TemporaryDatabase
 from services.chassis.testing.rpc import Offer, serving
+
+LOOPBACK = OutgoingRules(
+    private_networks=(ipaddress.IPv4Network("127.0.0.1/32"),), plain_http=True, any_port=True
+)
+"""Where identity providers of tests may be. All else on this machine is as forbidden as it always is."""
 
 
 @pytest.fixture
@@ -155,6 +166,16 @@ def serve(
                 members_pb2_grpc.add_MemberServiceServicer_to_server,
                 MemberServicer(database, vault),
                 members_pb2.DESCRIPTOR.services_by_name["MemberService"],
+            ),
+            Offer(
+                identity_providers_pb2_grpc.add_IdentityProviderServiceServicer_to_server,
+                IdentityProviderServicer(
+                    database,
+                    vault,
+                    OidcLogins(database, vault, Providers(LOOPBACK, clock), public_url=REDIRECT_URI),
+                    LOOPBACK,
+                ),
+                identity_providers_pb2.DESCRIPTOR.services_by_name["IdentityProviderService"],
             ),
             Offer(
                 webhooks_pb2_grpc.add_WebhookServiceServicer_to_server,

@@ -7,9 +7,11 @@ from pydantic import SecretStr
 
 from services.accounts import store
 from services.accounts.credentials import hash_secret, new_secret
-from services.accounts.model import Identity, Member
+from services.accounts.model import Identity, Member, Role
+from services.accounts.model.identity_providers import provider_required
 from services.accounts.model.revocations import LONGEST_TOKEN
 from services.accounts.model.sessions import Device, Session, session_ended
+from services.accounts.store import identity_providers as provider_rows
 from services.accounts.store import members as member_rows
 from services.accounts.store import sessions as session_rows
 from services.accounts.store.grants import rights_of
@@ -60,32 +62,49 @@ def open_session(
         device: from where.
 
     Raises as `login.prove` does, UNAUTHENTICATED (`TOTP_REQUIRED`, `TOTP_INVALID`), FAILED_PRECONDITION
-    (`TOTP_ENROLLMENT_REQUIRED`) or PERMISSION_DENIED (`NO_GRANT`).
+    (`TOTP_ENROLLMENT_REQUIRED`) or PERMISSION_DENIED (`NO_GRANT`, `IDENTITY_PROVIDER_REQUIRED`).
     """
     proof = prove(database, email, password, device)
     with database.transaction(PLATFORM) as tx:
         member = proof.use(tx)
         second_factor.check(tx, vault, member, totp)
-        session = Session(
-            name=f"{member.name}/sessions/{new_id()}",
-            acts_for=acts_for or enterprise_of(member.name) or "",
-            device=device,
-            create_time=tx.now,
-            use_time=tx.now,
-        )
-        token = new_secret()
-        opened = _opened(tx, member, session, token)
-        session_rows.insert_session(tx, session, hash_secret(token))
-        _audit(tx, session, "session.opened")
-        return opened
+        return _open(tx, member, acts_for or enterprise_of(member.name) or "", device)
+
+
+def open_by_provider(tx: Transaction, member: Member, device: Device) -> Opened:
+    """
+    Log in a member whom the own enterprise's identity provider has named; its login stands for password and second factor.
+
+    Needs the platform's scope, and the member's row locked.
+    """
+    return _open(tx, member, enterprise_of(member.name) or "", device, by_provider=True)
+
+
+def _open(
+    tx: Transaction, member: Member, acts_for: str, device: Device, *, by_provider: bool = False
+) -> Opened:
+    session = Session(
+        name=f"{member.name}/sessions/{new_id()}",
+        acts_for=acts_for,
+        device=device,
+        create_time=tx.now,
+        use_time=tx.now,
+        by_provider=by_provider,
+    )
+    token = new_secret()
+    opened = _opened(tx, member, session, token)
+    session_rows.insert_session(tx, session, hash_secret(token))
+    _audit(tx, session, "session.opened")
+    return opened
 
 
 def refresh_session(database: Database, token: SecretStr, *, acts_for: str, device: Device) -> Opened:
     """
     Give a session its next refresh token, and read anew what its member may do.
 
-    A token that was used before ends the session: one of two who showed it stole it. Raises UNAUTHENTICATED (`SESSION_ENDED`) or
-    FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`) or PERMISSION_DENIED (`NO_GRANT`); after these the token still works.
+    A token that was used before ends the session: one of two who showed it stole it. Raises UNAUTHENTICATED (`SESSION_ENDED`),
+    FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`, `PASSWORD_LOGIN_REQUIRED`) or PERMISSION_DENIED (`NO_GRANT`,
+    `IDENTITY_PROVIDER_REQUIRED`); after these the token still works.
     """
     with database.transaction(PLATFORM) as tx:
         opened = _refresh(tx, token, acts_for, device)
@@ -138,6 +157,12 @@ def end_all(tx: Transaction, member: str, *, actor: str, but: str) -> int:
     return _end(tx, member, actor, "session.ended", but=but)
 
 
+def end_by_provider(tx: Transaction, enterprise: str, member: str = "", *, actor: str) -> None:
+    """End the sessions that an enterprise's identity provider has opened, for a member or for all."""
+    for whose, each in session_rows.delete_provider_sessions(tx, enterprise, member):
+        _note_end(tx, whose, each, actor, "session.ended")
+
+
 def check_may_manage(caller: Principal, member: str) -> None:
     """Raises PERMISSION_DENIED (`ROLE_MISSING`) for whoever is neither this member nor in charge of all."""
     if caller.subject != member:
@@ -159,24 +184,28 @@ def _end(tx: Transaction, member: str, actor: str, action: str, *, only: str = "
     """End sessions of a member, refuse their access tokens, and write it down; returns how many."""
     ended = session_rows.delete_sessions(tx, member, only=only, but=but)
     for each in ended:
-        store.audit(
-            tx,
-            enterprise=enterprise_of(member) or "",
-            actor=actor,
-            action=action,
-            subject=f"{member}/sessions/{each}",
-        )
-    for each in ended:
-        revoke(tx, each, until=tx.now + LONGEST_TOKEN)
+        _note_end(tx, member, each, actor, action)
     return len(ended)
+
+
+def _note_end(tx: Transaction, member: str, session: str, actor: str, action: str) -> None:
+    """Refuse the access tokens of a session that ended, and write it down."""
+    store.audit(
+        tx,
+        enterprise=enterprise_of(member) or "",
+        actor=actor,
+        action=action,
+        subject=f"{member}/sessions/{session}",
+    )
+    revoke(tx, session, until=tx.now + LONGEST_TOKEN)
 
 
 def _opened(tx: Transaction, member: Member, session: Session, token: SecretStr) -> Opened:
     """
     What a session gives: in the member's own enterprise the role and grants in groups, in another the grants alone.
 
-    Raises PERMISSION_DENIED (`NO_GRANT`) or, where either enterprise asks for it, FAILED_PRECONDITION
-    (`TOTP_ENROLLMENT_REQUIRED`).
+    Raises PERMISSION_DENIED (`NO_GRANT`, `IDENTITY_PROVIDER_REQUIRED`) or, where either enterprise asks for a second factor,
+    FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`, `PASSWORD_LOGIN_REQUIRED`).
     """
     own = enterprise_of(member.name) or ""
     rights = rights_of(tx, member.name, session.acts_for, tx.now)
@@ -187,8 +216,15 @@ def _opened(tx: Transaction, member: Member, session: Session, token: SecretStr)
             f"{session.acts_for} has granted you nothing, or it has ended",
             metadata={"enterprise": session.acts_for},
         )
-    for enterprise in {own, session.acts_for}:
-        second_factor.check_enrolled(tx, member, enterprise)
+    if session.by_provider:
+        # The own enterprise has left to its provider what it asks its members for; no other enterprise has.
+        if session.acts_for != own:
+            second_factor.check_not_asked(tx, session.acts_for)
+    else:
+        if member.role is not Role.OWNER and provider_rows.password_is_refused(tx, own):
+            raise provider_required()
+        for enterprise in {own, session.acts_for}:
+            second_factor.check_enrolled(tx, member, enterprise)
     identity = Identity(
         kind="MEMBER",
         subject=member.name,
@@ -210,4 +246,5 @@ def _audit(tx: Transaction, session: Session, action: str) -> None:
         subject=session.name,
         acts_for=session.acts_for,
         address=session.device.network,
+        by="identity provider" if session.by_provider else "password",
     )

@@ -14,6 +14,7 @@ from services.accounts.model.totp import (
     new_recovery_code,
     new_seed,
     otpauth_uri,
+    password_login_required,
     totp_enabled,
     totp_invalid,
     totp_not_enrolled,
@@ -88,6 +89,12 @@ def check_enrolled(tx: Transaction, member: Member, enterprise: str) -> None:
     """Raises FAILED_PRECONDITION (`TOTP_ENROLLMENT_REQUIRED`) when the enterprise asks for a second factor, and there is none."""
     if not member.totp_enabled and store.get_enterprise(tx, enterprise).second_factor_required:
         raise enrollment_required()
+
+
+def check_not_asked(tx: Transaction, enterprise: str) -> None:
+    """Raises FAILED_PRECONDITION (`PASSWORD_LOGIN_REQUIRED`) when the enterprise asks for a second factor, and none was shown."""
+    if store.get_enterprise(tx, enterprise).second_factor_required:
+        raise password_login_required(enterprise)
 
 
 def disable(tx: Transaction, name: str, *, actor: str) -> None:
