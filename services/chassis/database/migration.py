@@ -71,9 +71,16 @@ def migrate(
         raise MigrationError(f"{schema!r} is no schema name: a-z, 0-9 and _, at most 51")
     files = [*_files("chassis", _CHASSIS), *_files(schema, migrations_dir)]
     with _connect(admin_url, patience) as connection, _lock(connection):
-        _make_roles(connection, schema, app_password)
+        prepare_server(connection, connection.info.dbname, schema, app_password)
         _make_schema(connection, schema)
         return [file.name for file in files if _apply(connection, schema, file)]
+
+
+def prepare_server(connection: psycopg.Connection, database: str, schema: str, app_password: str) -> None:
+    """Make the roles, and set their rights on the database: what the server keeps outside, and no copy of it has."""
+    _make_roles(connection, schema, app_password)
+    _run(connection, "revoke temporary on database {database} from public", database=database)
+    _run(connection, "grant connect on database {database} to {app}", database=database, app=schema)
 
 
 def _files(source: str, folder: Path) -> list[_Migration]:
@@ -142,10 +149,8 @@ def _make_roles(connection: psycopg.Connection, app: str, password: str) -> None
 
 
 def _make_schema(connection: psycopg.Connection, schema: str) -> None:
-    owner, database = f"{schema}_owner", connection.info.dbname
+    owner = f"{schema}_owner"
     _run(connection, "create schema if not exists {schema} authorization {owner}", schema=schema, owner=owner)
-    _run(connection, "revoke temporary on database {database} from public", database=database)
-    _run(connection, "grant connect on database {database} to {app}", database=database, app=schema)
     _run(connection, "revoke all on schema public from public")
     with connection.transaction():
         _run(connection, "set local role {owner}", owner=owner)

@@ -48,7 +48,7 @@ class Servers:
         server = Postgres(self._home / "postgres", *self._ports("postgres", 1))
         server.prepare()
         with (server.data / "postgresql.conf").open("a") as settings:
-            settings.write("\nfsync = off\n")
+            settings.write("\nfsync = off\nfull_page_writes = off\nscram_iterations = 1\n")
         return self._start(server)
 
     def rabbitmq(self) -> RabbitMQ:
