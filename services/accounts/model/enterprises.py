@@ -89,11 +89,17 @@ class Enterprise:
         """
         verification = VERIFICATION_STEPS.get((self.verification, step))
         if verification is None:
+            possible = ", ".join(able for state, able in VERIFICATION_STEPS if state is self.verification)
             raise ServiceError(
                 Kind.FAILED_PRECONDITION,
                 "VERIFICATION_STATE",
-                f"{step} is not possible while the verification of {self.name} is {self.verification}",
-                metadata={"step": step, "name": self.name, "verification": self.verification},
+                f"{step} is not possible while the verification of {self.name} is {self.verification}; what is: {possible}",
+                metadata={
+                    "step": step,
+                    "name": self.name,
+                    "verification": self.verification,
+                    "possible": possible,
+                },
             )
         return replace(
             self,

@@ -304,7 +304,8 @@ def test_decision__names_the_documents_that_it_rests_on(world: World) -> None:
     ):
         assert refused(staff.VerifyEnterprise, verify(name=company.name, documents=names)) == reason
     assert get(world, licence.name).decision == V.REJECTED
-    staff.VerifyEnterprise(verify(name=company.name, documents=[licence.name]))
+    staff.VerifyEnterprise(verify(name=company.name, documents=[licence.name, licence.name]))
+    assert world.audited("verification.verified")[0]["detail"]["documents"] == [licence.name]
     assert get(world, licence.name).decision == V.VERIFIED
 
 

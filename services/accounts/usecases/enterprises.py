@@ -79,7 +79,7 @@ def advance_verification(
         action=f"verification.{after.verification.lower()}",
         subject=name,
         note=note,
-        documents=sorted(rests_on),
+        documents=sorted(set(rests_on)),
     )
     metrics.verification(tx, after.verification)
     event = _told(after, step)
