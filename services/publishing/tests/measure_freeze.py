@@ -134,7 +134,12 @@ class Figures:
 
 
 def freeze_under_load(
-    database: TemporaryDatabase, *, accounts: int = 150, freezes: int = 20, seed: int = 1
+    database: TemporaryDatabase,
+    *,
+    accounts: int = 150,
+    freezes: int = 20,
+    seed: int = 1,
+    until_late: bool = False,
 ) -> Figures:
     """
     Freeze a group of `accounts` again and again while two senders publish on these and as many others.
@@ -144,6 +149,7 @@ def freeze_under_load(
         accounts: how many are in the group; half of them in a branch below it.
         freezes: how many times; each is lifted again.
         seed: of the random moments.
+        until_late: stop after the freeze that the first late send was found at.
     """
     chance = random.Random(seed)
     network = SlowNetwork(seed)
@@ -171,8 +177,10 @@ def freeze_under_load(
             lasts.append(1000 * max(0.0, max((sent.time for sent in inside), default=asked) - asked))
             listed += len(frozen.in_flight)
             late += _late(frozen, [sent.key for sent in inside if sent.time > answered])
+            if late and until_late:
+                break
         left = _await_all(database)
-    return Figures(accounts, freezes, len(network.log), tuple(answers), tuple(lasts), listed, late, left)
+    return Figures(accounts, len(answers), len(network.log), tuple(answers), tuple(lasts), listed, late, left)
 
 
 def _late(frozen: pb.Freeze, keys: Sequence[str]) -> int:
