@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from json_logic import jsonLogic
 from openfeature.contrib.tools.flagd.core.targeting.targeting import OPERATORS
@@ -70,7 +70,6 @@ def has(context, path):
     return value not in (None, "")
 
 
-@settings(max_examples=500)
 @given(
     condition=_RULES,
     absent=st.sets(

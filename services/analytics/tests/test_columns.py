@@ -94,7 +94,7 @@ FILTERS = st.lists(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     facts=FACTS,
     dimensions=st.lists(st.sampled_from(list(DIMENSIONS)), max_size=3, unique=True),

@@ -55,7 +55,7 @@ LINES = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(files=st.lists(LINES, min_size=1, max_size=3), cut=st.integers(1, 10))
 def test_take_in__any_files_in_any_parts__as_a_plain_count(
     database: TemporaryDatabase, files: list[list[dict[str, Any]]], cut: int

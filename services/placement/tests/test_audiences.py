@@ -41,7 +41,7 @@ def members(database: TemporaryDatabase, audience: str) -> dict[str, str]:
     return {person: fits[audience].evidence[0] for person, fits in engine._fits.items()}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations(range(len(MESSAGES))),
     repeated=st.lists(st.integers(0, len(MESSAGES) - 1), max_size=8),

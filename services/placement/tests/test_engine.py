@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.placement.engine import Choice, Engine, Fit, LivePlacement
@@ -114,7 +114,6 @@ def renamed(campaign: str, given: Iterable[LivePlacement]) -> list[LivePlacement
     ]
 
 
-@settings(max_examples=400, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_decide__equals_reference(history: list[tuple[Any, ...]]) -> None:
     """After any campaigns, audiences, withdrawals, decisions, exposures and times."""

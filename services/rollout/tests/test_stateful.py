@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from services.chassis.database import PLATFORM
+from services.chassis.testing.settings import TestSettings
 from services.rollout import audit, serving, store
 from services.rollout.model import AdmissionState, Record, Rollout, RolloutState
 from services.rollout.tests import deeds
@@ -219,8 +220,8 @@ def test_life__one_deed_after_the_other(begin: Callable[[], tuple[Doing, Checkin
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_life__long(begin: Callable[[], tuple[Doing, Checking]]) -> None:
-    """The same, for longer."""
-    live(begin, examples=150, steps=50)
+    """The same, for longer; for far longer in `make verify-rollout SIZE=full`, row 6."""
+    live(begin, examples=TestSettings()(30, 150), steps=50)
 
 
 def live_at_once(begin: Callable[[], tuple[Doing, Checking]], examples: int, bursts: int, size: int) -> None:
@@ -255,5 +256,5 @@ def test_life__many_deeds_at_once(begin: Callable[[], tuple[Doing, Checking]]) -
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_life__many_deeds_at_once__long(begin: Callable[[], tuple[Doing, Checking]]) -> None:
-    """The same, for longer."""
-    live_at_once(begin, examples=100, bursts=6, size=12)
+    """The same, for longer; for far longer in `make verify-rollout SIZE=full`, row 6."""
+    live_at_once(begin, examples=TestSettings()(30, 100), bursts=6, size=12)

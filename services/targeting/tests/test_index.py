@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
@@ -96,7 +96,6 @@ def holds(rule: Rule, person: Person, number: int, audience: BitMap) -> bool:
             return number in audience
 
 
-@settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 9), people), max_size=25),
     st.sets(st.integers(0, 9)),
