@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
+unexport PYTHONDONTWRITEBYTECODE # or every process would compile every module anew
 
 python  := .venv/bin/python
 sources := services gateway deploy tests conftest.py
