@@ -120,6 +120,7 @@ def restore(
     _run(stack, "publishing", "restored", manifest.time)
     tell("putting aside the anchors of audit events that are lost")
     _run(stack, "rollout", "restored", manifest.time)
+    _run(stack, "accounts", "audit restored", manifest.time)
     tell("having events told anew")
     for service in SERVICES:
         _run(stack, service, "retell", told_since or manifest.time - TOLD_BEFORE)
@@ -152,7 +153,7 @@ def _run(stack: Stack, service: str, command: str, since: datetime) -> None:
     """A command of a service, in its api's container. Raises StackError."""
     stack.compose(
         "exec", "--no-TTY", f"{service}-api",
-        "python", "-m", f"services.{service}", command, "--since", since.isoformat(),
+        "python", "-m", f"services.{service}", *command.split(), "--since", since.isoformat(),
     )  # fmt: skip
 
 

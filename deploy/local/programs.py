@@ -187,6 +187,7 @@ def _own_settings(service: str, home: Path, ports: Ports, keys: Keys) -> dict[st
                 "ACCOUNTS_NETWORK_SECRET_FILE": str(keys.network_secret),
                 "ACCOUNTS_NETWORK_SERVERS": f'["http://127.0.0.1:{ports.sandbox}"]',
                 "ACCOUNTS_WEIBO_APPS": json.dumps({f"http://127.0.0.1:{ports.sandbox}": _WEIBO_APP}),
+                "ACCOUNTS_AUDIT_ANCHORS": str(home / "accounts-audit-anchors"),
                 "ACCOUNTS_BINDING_REDIRECT_URI": f"http://127.0.0.1:{ports.gateway}/bound",
                 # Whoever tries webhooks out here listens here.
                 "ACCOUNTS_WEBHOOK_PRIVATE_NETWORKS": '["127.0.0.0/8"]',

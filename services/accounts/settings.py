@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, field_validator
@@ -58,6 +59,12 @@ class Settings(ServiceSettings):
     """
     Where a network sends the browser of an account's holder back to: the gateway's page `/bound`. Invitation links have its
     origin, and so has where identity providers send browsers back to.
+    """
+
+    audit_anchors: Path | None = None
+    """
+    The directory outside the database in which workers anchor the audit trail, each in files of its own. Best where the database's
+    administrators cannot write. None: nothing is anchored, and verifying the trail says so.
     """
 
     webhook_private_networks: tuple[IPvAnyNetwork, ...] = ()

@@ -11,10 +11,11 @@ from services.accounts.store.identity_providers import purge_logins
 from services.accounts.store.member_invitations import purge_invitations
 from services.accounts.store.revocations import purge_revocations
 from services.accounts.store.sessions import purge_sessions
-from services.accounts.usecases import accounts, documents, health, invitations, webhooks
+from services.accounts.usecases import accounts, documents, health, invitations, sealing, webhooks
 from services.accounts.usecases.refresh import Refresher
 from services.accounts.usecases.secrets import Vault
 from services.accounts.wiring import open_networks
+from services.chassis.chain import AnchorFile
 from services.chassis.database import PLATFORM, Database, Transaction, purge
 from services.chassis.messaging.entrypoint import event_handler, every
 from services.chassis.messaging.envelope import Event
@@ -31,6 +32,8 @@ class Worker:
         self._networks = open_networks(settings)
         self._vault = Vault(settings.open_master_keys())
         self._publishing_key = load_public_key(settings.publishing_public_key)
+        self._anchors = AnchorFile()
+        self._anchors.begin(settings.audit_anchors)
 
     @event_handler(DeliveryFailed)
     def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
@@ -65,6 +68,10 @@ class Worker:
             vault=self._vault,
             publishing_key=self._publishing_key,
         ).run()
+
+    @every(seconds=1)
+    def seal_trail(self, database: Database) -> None:
+        sealing.seal(database, self._anchors)
 
     @every(seconds=60)
     def watch_expiries(self, database: Database) -> None:

@@ -3,19 +3,13 @@ The audit trail of rollouts: who did what, why, and what it changed; so kept tha
 
 A subject of its own, so its SQL stands here and not in `store`.
 
-Events are numbered without gaps, and each one's hash covers its content and the hash before it. That alone does not stop
-whoever may write to the database from computing the whole chain anew. So each process also writes, after the commit, the newest
-event's number and hash into a file of its own outside the database: an *anchor*. `verify` holds the chain against all anchors.
-
-Keep the anchors where the database's administrators cannot write, and verify often: an event that is forged at the very end looks
-like one whose process died before it anchored, and is told as not covered only until the next event, or start, covers it.
+Events are numbered without gaps, and are the links of a hash chain that is anchored outside the database, after each commit: see
+`services/chassis/chain.py`.
 After a restore from a backup the anchors are ahead of the database: `restored` puts those aside.
 """
 
 import hashlib
 import json
-import os
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -25,21 +19,15 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from services.chassis.clock import SystemClock
+from services.chassis import chain
+from services.chassis.chain import GENESIS, AnchorFile, Verification, canonical
 from services.chassis.database import PLATFORM, Transaction
-from services.chassis.logs import get_logger
 from services.rollout import store
-
-GENESIS = "0" * 64
-"""What the first event has for the hash before it."""
 
 WAKES = "audit"
 """The key under which `Database.changes_listener()` wakes who waits for events."""
 
-_logger = get_logger(__name__)
-
 _PAGE = 1000
-_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 # A moment that Python cannot hold was not written by us.
 _SELECT = """
     select sequence, case when time between '0001-01-02' and '9999-12-30' then time end as time, actor, cause, rollout,
@@ -86,37 +74,6 @@ class AuditEvent:
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """What is wrong with the trail, and at which event; 0: not at one event."""
-
-    sequence: int
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """
-    What verifying has found.
-
-    Attributes:
-        checked: how many events were looked at.
-        head: the newest event; 0 for none.
-        anchored: the newest event that an anchor vouches for, and with it all before; 0 for none.
-        mistakes: the first ones, by event.
-    """
-
-    checked: int
-    head: int
-    anchored: int
-    mistakes: Sequence[Mistake]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the trail is what was written."""
-        return not self.mistakes
-
-
 def patch(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> list[dict[str, Any]]:
     """
     What changed between two JSON objects, as a JSON Patch (RFC 6902); lists are replaced whole.
@@ -132,7 +89,7 @@ def patch(before: Mapping[str, Any], after: Mapping[str, Any], at: str = "") -> 
             operations.append({"op": "add", "path": path, "value": after[key]})
         elif isinstance(before[key], Mapping) and isinstance(after[key], Mapping):
             operations += patch(before[key], after[key], path)
-        elif _canonical(before[key]) != _canonical(after[key]):
+        elif canonical(before[key]) != canonical(after[key]):
             operations.append({"op": "replace", "path": path, "before": before[key], "value": after[key]})
     return operations
 
@@ -194,7 +151,7 @@ def append_all(tx: Transaction, entries: Sequence[Entry]) -> list[AuditEvent]:
         [asdict(event) | {"detail": Jsonb(event.detail)} for event in events],
     )
     tx.execute("select pg_notify(%s, %s)", (f"{tx.schema}_changes", WAKES))
-    tx.after_commit(partial(_own_file.write, events[-1], tx.now))
+    tx.after_commit(partial(_own_file.write, events[-1].sequence, events[-1].hash, tx.now))
     return events
 
 
@@ -215,7 +172,7 @@ def hash_of(event: AuditEvent) -> str:
         "detail": event.detail,
         "snapshotVersion": event.snapshot_version,
     }
-    return hashlib.sha256(f"{event.previous_hash}{_canonical(content)}".encode()).hexdigest()
+    return hashlib.sha256(f"{event.previous_hash}{canonical(content)}".encode()).hexdigest()
 
 
 def list_events(
@@ -252,7 +209,7 @@ def anchor_head(tx: Transaction) -> None:
     """
     _check_scope(tx)
     if not _own_file.newest and (newest := _newest(tx)):
-        _own_file.write(newest, tx.now)
+        _own_file.write(newest.sequence, newest.hash, tx.now)
 
 
 def newest_anchored() -> int:
@@ -275,36 +232,15 @@ def verify(
         most: how many mistakes are enough; it then stops.
     """
     _check_scope(tx)
-    # Read before the events, so that what is anchored here is certainly among them.
-    known, mistakes = _read_anchors(anchors)
-    none, checked, head, previous, anchored = not known, 0, 0, GENESIS, 0
-    uncovered: datetime | None = None
+    verification = chain.verify(_links(tx), anchors, now=tx.now, grace=grace, most=most)
+    tx.execute("close audit_chain")
+    return verification
+
+
+def _links(tx: Transaction) -> Iterator[chain.Link]:
     tx.execute("declare audit_chain no scroll cursor for " + _SELECT + " order by sequence")
     for row in _fetch(tx):
-        if len(mistakes) >= most:
-            break
-        checked += 1
-        sequence = row["sequence"] or 0
-        if sequence != head + 1:
-            mistakes.append(Mistake(sequence, f"follows {head}: events are missing, or were put in"))
-        mistakes += [Mistake(sequence, what) for what in _flaws(row, previous)]
-        head, previous = sequence, row["hash"]
-        hashes = known.pop(sequence, None)
-        if hashes is None:
-            uncovered = uncovered or row["time"]
-        elif hashes == {row["hash"]}:
-            anchored, uncovered = sequence, None
-        else:
-            mistakes.append(Mistake(sequence, "is not what was anchored"))
-    else:
-        if none and head:
-            mistakes.append(Mistake(0, "there are events, and no anchors"))
-        elif (newest := max(known, default=0)) > head:
-            mistakes.append(Mistake(head, f"is the last, but events up to {newest} were anchored"))
-        elif uncovered and abs(tx.now - uncovered) > grace:
-            mistakes.append(Mistake(anchored + 1, "is covered by no anchor, nor is what follows"))
-    tx.execute("close audit_chain")
-    return Verification(checked, head, anchored, tuple(mistakes[:most]))
+        yield chain.Link(row["sequence"] or 0, row["time"], row["hash"], partial(_flaws, row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +274,7 @@ def restored(tx: Transaction, anchors: Path | None, *, since: datetime) -> Resto
     newest = _newest(tx)
     head = newest.sequence if newest else 0
     aside = f"{tx.now:%Y%m%dT%H%M%S.%fZ}"
-    came = Restored(head, _put_aside(anchors, head, aside) if anchors else head)
+    came = Restored(head, chain.put_aside(anchors, head, aside) if anchors else head)
     detail = {
         "backup_time": since.isoformat(),
         "head": head,
@@ -349,93 +285,7 @@ def restored(tx: Transaction, anchors: Path | None, *, since: datetime) -> Resto
     return came
 
 
-def _put_aside(anchors: Path, head: int, folder: str) -> int:
-    """Keep the anchors up to an event, and all as it was in a folder below. Returns the newest event that was anchored."""
-    newest = head
-    for path in sorted(anchors.glob("*.jsonl")):
-        lines = path.read_bytes().splitlines(keepends=True)
-        beyond = {line: each for line in lines if (each := _anchored(line)) > head}
-        if beyond:
-            newest = max(newest, *beyond.values())
-            (anchors / folder).mkdir(exist_ok=True)
-            (anchors / folder / path.name).hardlink_to(path)
-            fresh = path.with_suffix(".new")
-            with fresh.open("wb") as file:
-                file.writelines(line for line in lines if line not in beyond)
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-    return newest
-
-
-def _anchored(line: bytes) -> int:
-    """The event that a line anchors; 0 for what is no anchor."""
-    match _loaded(line):
-        case {"sequence": int(sequence)}:
-            return sequence
-    return 0
-
-
-class _AnchorFile:
-    """The file in which this process anchors; one line of JSON for each anchor."""
-
-    def __init__(self) -> None:
-        self._path: Path | None = None
-        self.newest = 0
-
-    def begin(self, directory: Path | None) -> None:
-        self._path, self.newest = None, 0
-        if directory is None:
-            return
-        directory.mkdir(parents=True, exist_ok=True)
-        started = SystemClock().now().strftime("%Y%m%dT%H%M%S.%fZ")
-        self._path = directory / f"{socket.gethostname()}-{os.getpid()}-{started}.jsonl"
-        self._path.touch()
-        folder = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # or a crash of the machine may lose the file's name
-        finally:
-            os.close(folder)
-
-    def write(self, event: AuditEvent, now: datetime) -> None:
-        """Anchor an event; when that fails it is logged, and the next anchor covers this event, too."""
-        if self._path is None:
-            return
-        line = _canonical({"sequence": event.sequence, "hash": event.hash, "time": now.isoformat()})
-        try:
-            with self._path.open("a") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            _logger.exception("anchor.write_failed", sequence=event.sequence)
-        else:
-            self.newest = event.sequence
-
-
-_own_file = _AnchorFile()
-
-
-def _read_anchors(directory: Path | None) -> tuple[dict[int, set[str]], list[Mistake]]:
-    """The hashes that were anchored, by event; and what cannot be read."""
-    known: dict[int, set[str]] = {}
-    mistakes: list[Mistake] = []
-    for path in sorted(directory.glob("*.jsonl")) if directory else ():
-        # What follows the last line break is half a line of a process that died.
-        for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-            match _loaded(line):
-                case {"sequence": int(sequence), "hash": str(hash_)}:
-                    known.setdefault(sequence, set()).add(hash_)
-                case _:
-                    mistakes.append(Mistake(0, f"line {number} of {path.name} is no anchor"))
-    return known, mistakes
-
-
-def _loaded(line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+_own_file = AnchorFile()
 
 
 def _fetch(tx: Transaction) -> Iterator[dict[str, Any]]:

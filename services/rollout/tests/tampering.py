@@ -11,10 +11,11 @@ from pathlib import Path
 import psycopg
 from psycopg.rows import dict_row
 
+from services.chassis.chain import GENESIS, Verification
 from services.chassis.database import PLATFORM, Transaction
 from services.chassis.testing.databases import TemporaryDatabase
 from services.rollout import audit
-from services.rollout.audit import GENESIS, AuditEvent, Entry
+from services.rollout.audit import AuditEvent, Entry
 
 Trail = list[AuditEvent]
 LATER = timedelta(hours=1)
@@ -135,7 +136,7 @@ class Forger:
         """Have the database forget what was taken back."""
         self._connection.execute("vacuum audit_events")
 
-    def verified(self, before: Trail, after: Trail, **options: int) -> audit.Verification:
+    def verified(self, before: Trail, after: Trail, **options: int) -> Verification:
         """What verifying finds where `after` stands in the place of the trail `before`."""
         kept = {id(event) for event in before} & {id(event) for event in after}
         gone = [event.sequence for event in before if id(event) not in kept]

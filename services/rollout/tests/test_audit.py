@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.chassis.chain import GENESIS, Mistake, Verification
 from services.chassis.clock import FixedClock
 from services.chassis.database import PLATFORM, PUBLIC, Database, Tenant
 from services.chassis.testing.databases import TemporaryDatabase
 from services.rollout import audit
-from services.rollout.audit import GENESIS, AuditEvent, Entry, Mistake, Verification
+from services.rollout.audit import AuditEvent, Entry
 from services.rollout.tests.tampering import (
     LATER,
     Forger,
