@@ -59,6 +59,12 @@ _ACCOUNTS = [
         width=6,
     ),
     lines(
+        "Refreshes of tokens", Unit.PER_SECOND,
+        "By what came of them, ahead of the tokens' ends. A reason that lasts: holders will have to authorise anew.",
+        Query(or_zero(per_second("numerator_accounts_token_refreshes_total", "outcome")), "{{outcome}}"),
+        width=6,
+    ),
+    lines(
         "What a rotation of data keys has still to do", Unit.COUNT,
         "Enterprises. A line that does not fall: docs/runbook.md, RotationStuck.",
         Query("max(numerator_accounts_rotation_left)", "enterprises"),
