@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numerator.options.v1 import options_pb2
 
-from deploy.demo.story import ROLLOUT
+from deploy.demo.story import PASSWORD, ROLLOUT
 from deploy.local.programs import SERVICES
 from deploy.local.stubs import ROOT
 from services.chassis.ids import new_id
@@ -47,14 +47,20 @@ BODIES: Mapping[str, Any] = {
     "CreateGrant": {"role": "EDITOR"},
     "ExplainAccess": {"subject": "enterprises/x/members/x", "right": "accounts.read"},
     "StartBinding": {"network": "mastodon"},
+    "CreateBindingBatch": {"rows": [{"network": "mastodon", "server": "https://x.example"}]},
+    "CreateWebhookEndpoint": {"url": "https://hooks.example/x", "eventTypes": ["placement.campaign.ended"]},
+    "ReplayWebhookEndpoint": _FLIGHT,
     "CompleteBinding": {"state": "unknown", "code": "unknown"},
     "OpenSession": {"email": "x@example.org", "password": "x"},
     "RefreshSession": {"refreshToken": "x"},
-    "ChangePassword": {"oldPassword": "x", "newPassword": "long enough, is it not"},
+    "ChangePassword": {"oldPassword": PASSWORD, "newPassword": PASSWORD},
+    "DisableTotp": {"password": PASSWORD},
     "CreateMemberInvitation": {"email": "x@example.org", "role": "EDITOR"},
     "AcceptMemberInvitation": {"token": "x", "displayName": "X", "password": "long enough, is it not"},
     "EnrollTotp": {"email": "x@example.org", "password": "x"},
     "CreateReviewNote": {"text": "x"},
+    "UploadVerificationDocument": {"kind": "OTHER", "content": {"data": "JVBERi0xLjcK"}},
+    "DownloadVerificationDocument": {"purpose": "x"},
     "ConfirmTotp": {"email": "x@example.org", "password": "x", "totp": "123456"},
     "AuthenticateClient": {"clientId": "x", "clientSecret": "x"},
     "ApplyPlan": {"plan": _PLAN},
@@ -106,7 +112,9 @@ ITEMS: Mapping[str, Any] = {
 }
 """The same for the items of lists, by type."""
 
-_LAST = ("Delete", "Unbind", "End", "Cancel")
+_LAST = ("Cancel", "End", "Delete", "Unbind", "Remove")
+"""What ends something, in the order in which the controls do: what somebody else holds before who holds it."""
+
 _ONE_KNOWS_NOTHING = frozenset(
     {"NOT_FOUND", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED", "INTERNAL"}
 )
@@ -129,6 +137,7 @@ class Result:
         unforeseen: calls answered with INTERNAL.
         changed: what is no longer as it was for the other tenant.
         blunt: controls that failed: the same call with the caller's own resources is refused, so the comparison says little.
+        untried: fields that name what the tenants have none of, so that nothing was compared.
     """
 
     checked: bool = True
@@ -142,37 +151,41 @@ class Result:
     unforeseen: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     blunt: list[str] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
 
     @property
     def tight(self) -> bool:
-        """Whether nothing leaked, was taken or changed, all was foreseen, and every call would have worked at home."""
-        return not (self.leaks or self.accepted or self.unforeseen or self.changed or self.blunt)
+        """Whether nothing leaked, was taken or changed, all was foreseen and tried, and every call would have worked at home."""
+        return not any((self.leaks, self.accepted, self.unforeseen, self.changed, self.blunt, self.untried))
 
     def __str__(self) -> str:
         return (
             f"{self.rpcs} RPCs ({self.fields} fields that name a tenant's resource), {self.calls} calls, "
             f"{self.compared} comparisons: {len(self.leaks)} leaks, {len(self.accepted)} writes taken, {len(self.unforeseen)} unforeseen errors, "
-            f"{len(self.changed)} changes; {len(self.blunt)} controls failed"
+            f"{len(self.changed)} changes; {len(self.blunt)} controls failed, {len(self.untried)} fields untried"
         )
 
 
-def measure(world: World, *, tenant_check: bool) -> Result:
+def measure(world: World) -> tuple[Result, Result]:
     """
     Make two tenants with everything, and try one's resources as the other.
 
+    First against api processes with the application's check turned off, which leaves tenants to row-level security; then, on
+    the same data, as it is. The controls, which end what the intruder has, come last, and count for both.
+
     Args:
         world: prepared, and with profiles taken in.
-        tenant_check: False: against api processes with the application's check turned off, on the same data.
     """
     with everybody_admitted(world):
         intruder, victim = make_tenant(world, "PROFILE"), make_tenant(world, "SEARCH")
     signer = PrincipalSigner(world.platform.keys.gateway.read_text())
-    if tenant_check:
-        return _Trial(
-            Caller({name: world.platform.url(name) for name in SERVICES}, signer), world, intruder, victim
-        ).run()
-    with unchecked(world) as addresses:
-        return _Trial(Caller(addresses, signer), world, intruder, victim).run()
+    with unchecked(world) as addresses, closing(Caller(addresses, signer)) as caller:
+        alone = _Trial(caller, world, intruder, victim).run()
+    with closing(Caller({name: world.platform.url(name) for name in SERVICES}, signer)) as caller:
+        trial = _Trial(caller, world, intruder, victim)
+        checked = trial.run()
+        checked.blunt = alone.blunt = trial.control()
+    return checked, alone
 
 
 @contextmanager
@@ -238,7 +251,7 @@ class _Trial:
         self._intruder = intruder
         self._victim = victim
         self._result = Result()
-        self._as_intruder = list(_principals(intruder))
+        self._as_intruder = list(principals_of(intruder))
 
     def run(self) -> Result:
         self._result.checked = self._is_checked()
@@ -254,15 +267,13 @@ class _Trial:
                 self._ask(service, method, self._request(method))
             for each in fields:
                 self._try(service, method, each)
-        self._try_invitation()
+        self._try_tokens()
         self._result.changed = [
             f"{what}: was {was}, is {now}"
             for (what, was), now in zip(before.items(), self._holdings().values(), strict=True)
             if was != now
         ]
-        self._control()
         self._result.calls = self._caller.calls
-        self._caller.close()
         return self._result
 
     def _is_checked(self) -> bool:
@@ -273,10 +284,12 @@ class _Trial:
 
     def _try(self, service: str, method: MethodDescriptor, at: IdField) -> None:
         """Another's resource, and what does not exist, in one field."""
+        if at.shape not in self._victim.names:
+            self._result.untried.append(f"{method.name}, {at}: {at.shape}")
         for theirs in self._victim.names.get(at.shape, ()):
             nowhere, hybrid = _renamed(theirs, 0), self._at_home(theirs)
             pairs = [(theirs, nowhere)]
-            if "/" in theirs.partition("/")[2]:
+            if theirs.count("/") > 1 and at.shape.endswith("/*"):  # below an enterprise, and not its only one
                 pairs += [(theirs, _renamed(theirs, -1)), (hybrid, _renamed(hybrid, -1))]
             for existing, missing in pairs:
                 told = [
@@ -291,17 +304,21 @@ class _Trial:
                     self._result.accepted.append(f"{method.name}, {at} = {existing} or {missing}")
                 self._compare(f"{method.name}, {at}", (existing, missing), told)
 
-    def _try_invitation(self) -> None:
-        """It is nobody's resource and has no name, but it is for one enterprise only."""
-        service, method = next(each for each in methods() if each[1].name == "AcceptInvitation")
-        tokens = (self._victim.invitation, "of nobody")
-        told = [
-            self._ask(service, method, message_factory.GetMessageClass(method.input_type)(token=token))
-            for token in tokens
-        ]
-        if any(answer.code == "OK" for answer in told[0]):
-            self._result.accepted.append(f"{method.name}, another's invitation")
-        self._compare(method.name, tokens, told)
+    def _try_tokens(self) -> None:
+        """What is nobody's resource and has no name, but is for one enterprise only."""
+        for name, at, theirs in (
+            ("AcceptInvitation", "token", self._victim.invitation),
+            ("CompleteBinding", "state", self._victim.state),
+        ):
+            service, method = next(each for each in methods() if each[1].name == name)
+            told = []
+            for token in (theirs, "of-nobody"):
+                request: Any = self._request(method)
+                setattr(request, at, token)
+                told.append(self._ask(service, method, request))
+            if any(answer.code == "OK" for answer in told[0]):
+                self._result.accepted.append(f"{name}, another's {at}")
+            self._compare(f"{name}, {at}", (theirs, "of-nobody"), told)
 
     def _compare(self, what: str, values: tuple[str, str], told: Sequence[Sequence[Answer]]) -> None:
         """The answers to two values must differ in nothing but the values."""
@@ -326,11 +343,16 @@ class _Trial:
             answers.append(answer)
         return answers
 
-    def _control(self) -> None:
-        """The same calls with the intruder's own resources work, so that the refusals were about whose they are."""
-        every = sorted(methods(), key=lambda each: each[1].name.startswith(_LAST))
+    def control(self) -> list[str]:
+        """
+        The same calls with the intruder's own resources, which work, so that the refusals were about whose they are.
+
+        Returns those that do not.
+        """
+        blunt = []
+        every = sorted(methods(), key=lambda each: _end(each[1]))
         for service, method in every:
-            if not _for_tenants(method):
+            if not for_tenants(method):
                 continue
             for at in [None, *(each for each in id_fields(method) if len(each.path) > 1)]:
                 own = self._intruder.names.get(at.shape, [""])[0] if at else ""
@@ -341,14 +363,13 @@ class _Trial:
                     for principal in self._as_intruder
                 ]
                 if all(answer.code in _ONE_KNOWS_NOTHING for answer in answers):
-                    self._result.blunt.append(
-                        f"{method.name} {at or ''}: {answers[0].code} {answers[0].text}"
-                    )
+                    blunt.append(f"{method.name} {at or ''}: {answers[0].code} {answers[0].text}")
+        return blunt
 
     def _holdings(self) -> dict[str, str]:
         """All that the victim can get and list."""
         found = {}
-        member = next(_principals(self._victim))
+        member = next(principals_of(self._victim))
         for service, method in methods():
             if not (_only_reads(method) and method.name.startswith(("Get", "List"))):
                 continue
@@ -363,19 +384,7 @@ class _Trial:
 
     def _request(self, method: MethodDescriptor, at: IdField | None = None, name: str = "") -> Message:
         """A request that is right but for the name at one field."""
-        request: Message = message_factory.GetMessageClass(method.input_type)()
-        json_format.ParseDict(BODIES.get(method.name, {}), request)
-        if method.name == "CreateMember":
-            request.email = f"{new_id()}@example.org"
-        if method.name == "AcceptInvitation":
-            request.token = self._intruder.invitation
-        if method.name == "StartBinding":
-            request.server = self._server
-        for each in id_fields(method):
-            if len(each.path) == 1 or str(each) == "placement.audience":
-                names = self._intruder.names.get(each.shape, ())
-                if names:
-                    each.put(request, names[0], ITEMS)
+        request = right_request(method, self._intruder, self._server)
         if at:
             at.put(request, name, ITEMS)
         return request
@@ -385,19 +394,52 @@ class _Trial:
         return self._intruder.enterprise + "/" + "/".join(name.split("/")[2:])
 
 
-def _principals(tenant: Tenant) -> Iterator[Principal]:
+def right_request(method: MethodDescriptor, tenant: Tenant, server: str) -> Message:
+    """A request with which a tenant may call a method, on its own resources; `server` is one to bind accounts on."""
+    request: Any = message_factory.GetMessageClass(method.input_type)()
+    json_format.ParseDict(BODIES.get(method.name, {}), request)
+    if method.name == "CreateMember":
+        request.email = f"{new_id()}@example.org"
+    if method.name == "AcceptInvitation":
+        request.token = tenant.invitation
+    if method.name == "StartBinding":
+        request.server = server
+    if method.name == "CreateBindingBatch":
+        request.rows[0].server = server
+    for each in id_fields(method):
+        if len(each.path) == 1 or str(each) == "placement.audience":
+            names = tenant.names.get(each.shape, ())
+            if names:
+                each.put(request, names[0], ITEMS)
+    right: Message = request
+    return right
+
+
+def principals_of(tenant: Tenant) -> Iterator[Principal]:
     """A member who may do everything, and an app with every scope there is for apps."""
     (member,) = tenant.names["enterprises/*/members/*"]
+    (session,) = tenant.names["enterprises/*/members/*/sessions/*"]
     (client,) = tenant.names["enterprises/*/clients/*"]
-    yield Principal("MEMBER", member, tenant.enterprise, roles=frozenset({"OWNER"}))
+    yield Principal(
+        "MEMBER",
+        member,
+        tenant.enterprise,
+        roles=frozenset({"OWNER"}),
+        session=session.rpartition("/")[2],
+    )
     yield Principal("CLIENT", client, tenant.enterprise, scopes=frozenset(CLIENT_SCOPES))
+
+
+def _end(method: MethodDescriptor) -> int:
+    """When the controls call a method: what ends nothing first."""
+    return next((place for place, verb in enumerate(_LAST, start=1) if method.name.startswith(verb)), 0)
 
 
 def _only_reads(method: MethodDescriptor) -> bool:
     return bool(method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS)
 
 
-def _for_tenants(method: MethodDescriptor) -> bool:
+def for_tenants(method: MethodDescriptor) -> bool:
     """Whether a tenant's member or app may call it, and not everybody."""
     callers, scope = callers_of(method), method.GetOptions().Extensions[options_pb2.access].scope
     return "ANONYMOUS" not in callers and (

@@ -5,13 +5,13 @@ Schemathesis lives in a virtual environment of its own, because it has many depe
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from typing import Any
 import httpx
 
 from deploy.local.stubs import ROOT
-from tests.contract.tenants import Tenant, everybody_admitted, make_tenant
+from tests.contract.calls import PATTERNS
+from tests.contract.tenants import Tenant, everybody_admitted, make_tenant, shape_of
 from tests.world import World
 
 VERSION = "4.32.5"
@@ -32,7 +33,26 @@ CHECKS = (
     "response_schema_conformance",
 )
 SECONDS = 400
-"""How long all runs together may take."""
+"""How long all runs together may take; in full size, four times as long."""
+
+FRESH_SECONDS = 30.0
+"""How old the tool's copy of a caller's token may be."""
+
+HOOKS = f"""
+from pathlib import Path
+
+import schemathesis
+
+
+@schemathesis.auth(refresh_interval={FRESH_SECONDS:g})
+class Token:
+    def get(self, case, context):
+        return Path("token").read_text()
+
+    def set(self, case, data, context):
+        case.headers["Authorization"] = f"Bearer {{data}}"
+"""
+"""Runs in the tool: who it is there is written anew while it runs, since tokens live for ten minutes only."""
 
 ROLLOUT = "fuzz"
 MISSING = ("missing", "☃ %00")
@@ -59,6 +79,7 @@ class Result:
 
     Attributes:
         statuses: how often each was answered.
+        unreached: operations of which no request got past the question who may do it, and to what.
         failures: what was found, each with the request that shows it.
         seed: makes the same requests again.
     """
@@ -69,6 +90,7 @@ class Result:
     cases: int = 0
     seconds: float = 0.0
     statuses: Counter[int] = field(default_factory=Counter)
+    unreached: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -78,18 +100,18 @@ class Result:
         told = ", ".join(f"{count:,} {name}" for name, count in sorted(by_class.items()))
         return (
             f"{self.cases:,} cases on {self.operations} of {self.offered} operations in {self.seconds:.0f} s: "
-            f"{len(self.failures)} failures ({told}); seed {self.seed}"
+            f"{len(self.failures)} failures ({told}), {len(self.unreached)} operations not reached; seed {self.seed}"
         )
 
 
-def measure(world: World, *, seed: int, examples: int = 6) -> Result:
+def measure(world: World, *, seed: int, full: bool = False) -> Result:
     """
     Try every operation as a caller who may call it, mostly with names of what exists.
 
     Args:
         world: prepared, and with profiles taken in. What is broken in it is made for that, and stays.
         seed: of the generated requests.
-        examples: how many random requests for each operation, besides those at the edges of what the schema allows.
+        full: some four times as many requests, among them all that are just beyond what the schema allows.
     """
     document = (
         httpx.get(f"{world.platform.url('gateway')}/openapi.json", timeout=30).raise_for_status().json()
@@ -107,9 +129,9 @@ def measure(world: World, *, seed: int, examples: int = 6) -> Result:
                 operations=[name for name, security in _operations(document) if _who(security) == caller],
                 texts=[*NASTY, *(name for names in tenant.names.values() for name in names)],
                 token=token,
-                examples=examples,
+                full=full,
             )
-            _add(run.run(seed, SECONDS - (time.monotonic() - began)), result)
+            _add(run.run(seed, began + SECONDS * (4 if full else 1)), result)
     result.seconds = time.monotonic() - began
     return result
 
@@ -137,22 +159,24 @@ def _who(security: Sequence[Mapping[str, list[str]]]) -> str:
     return "network" if any(each.get("oauth2") for each in security) else "operator"
 
 
-def _callers(world: World, tenant: Tenant) -> dict[str, str]:
-    places = world.story.places
+def _callers(world: World, tenant: Tenant) -> dict[str, Callable[[], str]]:
+    """Gives each caller's token at the moment."""
+    public, places = world.story.public, world.story.places
     return {
-        "nobody": "",
-        "member": tenant.owner.token,
-        "network": world.story.public.client("network", places.network_secret).token,
-        "operator": world.story.public.client("operator", places.operator_secret).token,
+        "nobody": lambda: "",
+        "member": lambda: tenant.owner.token,
+        "network": lambda: public.client("network", places.network_secret).token,
+        "operator": lambda: public.client("operator", places.operator_secret).token,
     }
 
 
 def _known(tenant: Tenant) -> dict[str, list[str]]:
     """The ids that stand in paths, by the parameters' names."""
     known: dict[str, list[str]] = {"rollout": [ROLLOUT], "key": [ROLLOUT], "user": ["fuzz-1"]}
-    for shape, names in tenant.names.items():
-        singular = shape.split("/")[-2].removesuffix("s").replace("deliverie", "delivery")
-        known[singular] = [name.rpartition("/")[2] for name in names]
+    for pattern in PATTERNS.values():
+        for name in tenant.names.get(shape_of(pattern), ()):
+            if pattern.endswith("}"):
+                known.setdefault(pattern.rpartition("{")[2].rstrip("}"), []).append(name.rpartition("/")[2])
     return known
 
 
@@ -184,75 +208,100 @@ class _Run:
     document: Any
     operations: Sequence[str]
     texts: Sequence[str]
-    token: str
-    examples: int
+    token: Callable[[], str]
+    full: bool
 
-    def run(self, seed: int, seconds: float) -> Result:
-        """What came of it. Raises subprocess.TimeoutExpired when it takes longer than `seconds`."""
+    def run(self, seed: int, deadline: float) -> Result:
+        """What came of it. Raises TimeoutError when it is not done at the deadline, a time of the monotonic clock."""
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
             (place / "openapi.json").write_text(json.dumps(self.document), encoding="utf-8")
             (place / "schemathesis.toml").write_text(self._configuration(), encoding="utf-8")
-            ran = subprocess.run(
-                [
-                    tool(), "run", "openapi.json", "--url", self.url, "--phases", "coverage,fuzzing",
-                    "--checks", ",".join(CHECKS), "--max-examples", str(self.examples), "--seed", str(seed),
-                    "--continue-on-failure", "--generation-database", "none", "--no-color", "--warnings", "off",
-                    "--report", "json,ndjson", "--report-json-path", "report.json", "--report-ndjson-path", "events.ndjson",
-                    *(argument for name in self.operations for argument in ("--include-operation-id", name)),
-                ],
-                cwd=folder,
-                env={**os.environ, "TOKEN": self.token},  # noqa: TID251 -- what a child process gets
-                capture_output=True,
-                text=True,
-                timeout=seconds,
-                check=False,
-            )  # fmt: skip
+            (place / "hooks.py").write_text(HOOKS, encoding="utf-8")
+            status = self._attack(place, seed, deadline)
+            said = (place / "said").read_text(encoding="utf-8")
             if not (place / "report.json").exists():
-                raise RuntimeError(
-                    f"schemathesis ended with {ran.returncode}:\n{(ran.stdout + ran.stderr)[-3000:]}"
-                )
+                raise RuntimeError(f"schemathesis ended with {status}:\n{said[-3000:]}")
             report = json.loads((place / "report.json").read_text(encoding="utf-8"))
             failures = [json.dumps(each, ensure_ascii=False) for each in report["failures"]]
-            if ran.returncode and not failures:
-                failures.append(ran.stdout)  # the tool's own trouble, as a request without an answer
+            if status and not failures:
+                failures.append(said)  # the tool's own trouble, as a request without an answer
+            told = _statuses(place / "events.ndjson")
             return Result(
                 seed,
                 operations=report["operations"]["tested"],
                 cases=report["test_cases"]["generated"],
-                statuses=_statuses(place / "events.ndjson"),
+                statuses=sum(told.values(), Counter()),
+                unreached=[name for name, statuses in told.items() if not statuses.keys() - _KEPT_OUT],
                 failures=failures,
             )
 
+    def _attack(self, place: Path, seed: int, deadline: float) -> int:
+        """Run the tool in its folder, and keep its token fresh. Returns its exit status."""
+        command = [
+            tool(), "run", "openapi.json", "--url", self.url, "--phases", "coverage,fuzzing",
+            "--checks", ",".join(CHECKS), "--max-examples", "6" if self.full else "2", "--seed", str(seed),
+            "--continue-on-failure", "--generation-database", "none", "--no-color", "--warnings", "off",
+            "--report", "json,ndjson", "--report-json-path", "report.json", "--report-ndjson-path", "events.ndjson",
+            *(argument for name in self.operations for argument in ("--include-operation-id", name)),
+        ]  # fmt: skip
+        self._write_token(place)
+        with (
+            (place / "said").open("wb") as said,
+            subprocess.Popen(command, cwd=place, stdout=said, stderr=subprocess.STDOUT) as running,
+        ):
+            while time.monotonic() < deadline:
+                with suppress(subprocess.TimeoutExpired):
+                    return running.wait(FRESH_SECONDS)
+                self._write_token(place)
+            running.kill()
+        raise TimeoutError(f"schemathesis took too long for {len(self.operations)} operations")
+
+    def _write_token(self, place: Path) -> None:
+        """All at once: the tool may be reading it."""
+        (place / "token.new").write_text(self.token(), encoding="utf-8")
+        (place / "token.new").replace(place / "token")
+
     def _configuration(self) -> str:
         """What the command line cannot say: whose requests, texts that go wrong easily, and streams that have no end."""
-        headers = 'headers = { Authorization = "Bearer ${TOKEN}" }' if self.token else ""
+        hooks = 'hooks = "hooks.py"' if self.token() else ""
         texts = json.dumps(self.texts, ensure_ascii=False)  # TOML takes JSON's escapes, but no surrogates
+        narrow = (
+            "" if self.full else 'phases.coverage = { generation.mode = "positive", unexpected-methods = [] }'
+        )
         return f"""
-            {headers}
+            {hooks}
+            {narrow}
             request-timeout = 10.0
             max-stream-events = 1
-            operations = [{{ include-path-regex = "(:watch|/events)$", request-timeout = 2.0, generation.max-examples = 3 }}]
+            operations = [{{ include-path-regex = "(:watch|/events)$", request-timeout = 2.0, generation.max-examples = 1 }}]
             dictionaries.texts.values = {texts}
             generation.dictionaries.string = {{ dictionary = "texts", probability = 0.1 }}
         """
+
+
+_KEPT_OUT = frozenset({401, 403, 404})
 
 
 def _add(part: Result, whole: Result) -> None:
     whole.operations += part.operations
     whole.cases += part.cases
     whole.statuses += part.statuses
+    whole.unreached += part.unreached
     whole.failures += part.failures
 
 
-def _statuses(events: Path) -> Counter[int]:
-    found: Counter[int] = Counter()
+def _statuses(events: Path) -> dict[str, Counter[int]]:
+    """How often each operation was answered with which status."""
+    found: dict[str, Counter[int]] = {}
     with events.open(encoding="utf-8") as file:
         for line in file:
             scenario = json.loads(line).get("ScenarioFinished")
             if scenario:
                 interactions = scenario["recorder"].get("interactions", {}).values()
-                found.update(each["response"]["status_code"] for each in interactions if each.get("response"))
+                found.setdefault(scenario["recorder"]["label"], Counter()).update(
+                    each["response"]["status_code"] for each in interactions if each.get("response")
+                )
     return found
 
 

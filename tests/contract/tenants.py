@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from threading import Thread
 from uuid import uuid4
 
 import httpx
@@ -37,6 +39,7 @@ class Tenant:
         enterprise: its name.
         owner: a member who may do everything.
         invitation: the token of one that it has not accepted.
+        state: of a binding that the owner has begun.
         names: of all that it has, by shape, as `enterprises/*/accounts/*`; the most usable first.
     """
 
@@ -44,6 +47,7 @@ class Tenant:
     enterprise: str
     owner: Gateway
     invitation: str
+    state: str = ""
     names: dict[str, list[str]] = field(default_factory=dict)
 
     def has(self, name: str) -> str:
@@ -55,7 +59,7 @@ class Tenant:
     def words(self) -> set[str]:
         """What nobody else may see: its texts, and the ids of all that it has."""
         ids = {part for names in self.names.values() for name in names for part in name.split("/")[1::2]}
-        return {self.mark, self.invitation, *ids}
+        return {self.mark, self.invitation, self.state, *ids}
 
 
 def shape_of(name: str) -> str:
@@ -86,9 +90,11 @@ def everybody_admitted(world: World) -> Iterator[None]:
 def make_tenant(world: World, touchpoint: str) -> Tenant:
     """An enterprise with a resource of every kind; its campaign is the only one at `touchpoint`."""
     tenant = _register(world)
-    _let_people_in(tenant)
+    _let_people_in(world, tenant)
     _organise(tenant)
     accounts = [_bind(world, tenant, number) for number in range(2)]
+    _invite_holders(world, tenant)
+    _tell_partners(tenant)
     _lay_out(tenant)
     _promote(world, tenant, touchpoint)
     _publish(world, tenant, accounts[0])
@@ -115,8 +121,15 @@ def _register(world: World) -> Tenant:
     )
     tenant = Tenant(mark, created["name"], owner, invited["token"])
     tenant.has(created["name"])
+    document = owner.upload(
+        f"/v1/{tenant.enterprise}/verificationDocuments:upload?kind=OTHER&title={mark}",
+        [f"%PDF-1.7 {mark}".encode()],
+    )
+    tenant.has(document["name"])
     owner.post(f"/v1/{tenant.enterprise}:requestVerification", {"note": mark})
-    world.story.operator.post(f"/v1/{tenant.enterprise}:verify", {"note": mark})
+    operator = world.story.operator
+    operator.post(f"/v1/{tenant.enterprise}:verify", {"note": mark})
+    tenant.has(operator.post(f"/v1/{tenant.enterprise}/reviewNotes", {"text": f"Papers of {mark}"})["name"])
     eventually(lambda: _admitted(tenant), what=f"the admission of {tenant.enterprise}")
     return tenant
 
@@ -131,11 +144,13 @@ def _admitted(tenant: Tenant) -> bool | None:
     return True
 
 
-def _let_people_in(tenant: Tenant) -> None:
+def _let_people_in(world: World, tenant: Tenant) -> None:
+    """A member, logged in; somebody who is invited; a partner app."""
+    email = f"editor-{tenant.mark}@example.org"
     member = tenant.owner.post(
         f"/v1/{tenant.enterprise}/members",
         {
-            "email": f"editor-{tenant.mark}@example.org",
+            "email": email,
             "displayName": f"Editor {tenant.mark}",
             "role": "EDITOR",
             "password": PASSWORD,
@@ -144,8 +159,14 @@ def _let_people_in(tenant: Tenant) -> None:
     client = tenant.owner.post(
         f"/v1/{tenant.enterprise}/clients", {"displayName": f"CRM {tenant.mark}", "scopes": CLIENT_SCOPES}
     )
-    tenant.has(member["name"])
-    tenant.has(client["name"])
+    invited = tenant.owner.post(
+        f"/v1/{tenant.enterprise}/memberInvitations",
+        {"email": f"analyst-{tenant.mark}@example.org", "role": "ANALYST"},
+    )
+    world.story.public.login(email, PASSWORD)
+    (session,) = tenant.owner.list(f"/v1/{member['name']}/sessions", "sessions")
+    for each in (member, client, invited, session):
+        tenant.has(each["name"])
 
 
 def _organise(tenant: Tenant) -> None:
@@ -178,6 +199,63 @@ def _bind(world: World, tenant: Tenant, number: int) -> Json:
     )
     tenant.has(account["name"])
     return account
+
+
+def _invite_holders(world: World, tenant: Tenant) -> None:
+    """A batch of one invitation, and a binding that is begun."""
+    sandbox = world.platform.url("sandbox")
+    made = tenant.owner.post(
+        f"/v1/{tenant.enterprise}/bindingBatches",
+        {
+            "displayName": f"Batch {tenant.mark}",
+            "rows": [{"network": "mastodon", "server": sandbox, "note": tenant.mark}],
+        },
+    )
+    tenant.has(made["batch"]["name"])
+    tenant.has(made["rows"][0]["name"])
+    tenant.state = tenant.owner.post(
+        f"/v1/{tenant.enterprise}/accounts:startBinding", {"network": "mastodon", "server": sandbox}
+    )["state"]
+
+
+def _tell_partners(tenant: Tenant) -> None:
+    """A webhook endpoint for what does not happen, and a ping that was delivered."""
+    with _partner() as url:
+        endpoint = tenant.owner.post(
+            f"/v1/{tenant.enterprise}/webhookEndpoints",
+            {
+                "url": url,
+                "eventTypes": ["placement.campaign.ended"],
+                "description": f"Partner of {tenant.mark}",
+            },
+        )
+        ping = tenant.owner.post(f"/v1/{endpoint['name']}:test")
+
+        def delivered() -> bool | None:
+            return tenant.owner.get(f"/v1/{ping['name']}")["state"] == "DELIVERED" or None
+
+        eventually(delivered, what=f"the delivery of {ping['name']}")
+    tenant.has(endpoint["name"])
+    tenant.has(ping["name"])
+
+
+@contextmanager
+def _partner() -> Iterator[str]:
+    """The URL of a partner's system, which takes whatever it is posted."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response_only(204)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/hooks"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _lay_out(tenant: Tenant) -> None:
