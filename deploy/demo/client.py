@@ -47,19 +47,21 @@ class Bearer(httpx.Auth):
 class Session(Bearer):
     """A member's session. Its token is refreshed long before it expires; where that fails, the member logs in again."""
 
-    def __init__(self, url: str, email: str, password: str) -> None:
+    def __init__(self, url: str, email: str, password: str, *, totp: str = "", enterprise: str = "") -> None:
         super().__init__()
         self._url = url
-        self._login = {"email": email, "password": password}
+        self._enterprise = {"enterprise": enterprise} if enterprise else {}
+        self._login = {"email": email, "password": password, **self._enterprise}
         self._lock = threading.Lock()  # a refresh token works once: two threads must not show the same
-        self._take(self._post("/v1/sessions", self._login))
+        self._take(self._post("/v1/sessions", self._login | ({"totp": totp} if totp else {})))
 
     @property
     def token(self) -> str:
         with self._lock:
             if time.monotonic() > self._stale:
                 try:
-                    self._take(self._post("/v1/sessions:refresh", {"refresh_token": self._refresh_token}))
+                    shown = {"refresh_token": self._refresh_token, **self._enterprise}
+                    self._take(self._post("/v1/sessions:refresh", shown))
                 except Problem as problem:
                     # The answer of a refresh before may have been lost, and then its token was used.
                     if problem.reason != "SESSION_ENDED":
@@ -90,9 +92,9 @@ class Gateway:
         """The bearer token at present."""
         return self._bearer.token
 
-    def login(self, email: str, password: str) -> "Gateway":
-        """Log a member in."""
-        return Gateway(self.url, Session(self.url, email, password))
+    def login(self, email: str, password: str, *, totp: str = "", enterprise: str = "") -> "Gateway":
+        """Log a member in: with a code of their second factor, and for another enterprise than their own, if need be."""
+        return Gateway(self.url, Session(self.url, email, password, totp=totp, enterprise=enterprise))
 
     def client(self, client_id: str, secret: str) -> "Gateway":
         """Authenticate a partner app or an operator by OAuth2 client credentials."""

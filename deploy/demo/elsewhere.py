@@ -1,5 +1,6 @@
 """`python -m deploy.demo.elsewhere`: plays the story on a platform that runs elsewhere, as in containers; see `settings`."""
 
+import socket
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,7 @@ def main() -> int:
             network_secret=settings.network_secret.get_secret_value(),
             profiles=people,
             network_password=PASSWORD,
+            listen=_address_towards(settings.webhooks_sender),
         )
         try:
             Story(places, console).play()
@@ -38,6 +40,13 @@ def main() -> int:
             return 1
     console.print(f"\nThe story took {monotonic() - began:.0f} s.")
     return 0
+
+
+def _address_towards(host: str) -> str:
+    """Our own address on the network on which a host is. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        return str(probe.getsockname()[0])
 
 
 if __name__ == "__main__":

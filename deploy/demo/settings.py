@@ -24,5 +24,7 @@ class Settings(EnvironmentSettings):
     """Of further staff, by OAuth2 client: `reviewer` approves what `operator` proposes."""
     network_secret: SecretStr
     """Of the OAuth2 client `network`."""
+    webhooks_sender: str
+    """The host that sends webhooks, as it is called here. The story listens on the address from which it reaches that host."""
     profiles: Annotated[int, Field(ge=1000, le=1_000_000)] = 20_000
     """How many people the network has."""

@@ -40,6 +40,10 @@ class TokenLife(_Body):
     """None: as usual, that is for ever, or 30 days on Weibo."""
 
 
+class Revocation(_Body):
+    username: str
+
+
 class WeiboApp(_Body):
     client_id: str = Field(pattern=r"^[0-9]{1,20}$")
     client_secret: str = Field(min_length=1)
@@ -94,6 +98,7 @@ class Control:
             _route("/control/users", "GET", self.list_users),
             _route("/control/users", "POST", self.create_user),
             _route("/control/tokens", "POST", self.set_token_life),
+            _route("/control/revocations", "POST", self.revoke_tokens),
             _route("/control/weibo_apps", "POST", self.create_weibo_app),
             _route("/control/reset", "POST", self.reset),
         ]
@@ -161,6 +166,17 @@ class Control:
     async def set_token_life(self, request: Request) -> Response:
         self._network.set_token_life((await _body(TokenLife, request)).seconds)
         return Response(status_code=204)
+
+    async def revoke_tokens(self, request: Request) -> Response:
+        asked = await _body(Revocation, request)
+        tokens = [
+            each
+            for each in self._network.tokens.values()
+            if each.account and each.account.username == asked.username
+        ]
+        for token in tokens:
+            self._network.revoke_token(token)
+        return JSONResponse({"revoked": len(tokens)})
 
     async def create_weibo_app(self, request: Request) -> Response:
         app = await _body(WeiboApp, request)

@@ -59,7 +59,8 @@ class Outside:
 
     def publish(self, text: str) -> str:
         """Publish on all four accounts; the publication's name. Raises httpx.HTTPError when the gateway refuses."""
-        created = self.call("POST", f"/v1/{self.story.enterprise}/publications", {"text": text})
+        body = {"text": text, "accounts": list(self.story.accounts.values())}
+        created = self.call("POST", f"/v1/{self.story.enterprise}/publications", body)
         name = str(created["name"])
         self.call("POST", f"/v1/{name}:schedule")
         return name

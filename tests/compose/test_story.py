@@ -25,7 +25,7 @@ def test_story__from_inside__is_told_to_its_end(
         f"{sum(memory.values()) / 1e9:.2f} GB in {len(memory)}; most (MB): "
         + ", ".join(f"{name} {used / 1e6:.0f}" for name, used in most),
     )
-    assert "17. Who did what, and the proof of it" in told
+    assert "23. The partner leaves, and the company looks at who did what" in told
     assert "✗" not in told
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from deploy.demo.client import Json, eventually
 from tests.world import World, fresh_world, world_of
@@ -111,10 +112,17 @@ def test_registration__twice_is_once(told: Telling) -> None:
 
 
 def test_publication__is_on_each_account_exactly_once(told: Telling) -> None:
-    """Seen by everybody once on three accounts and not on the fourth; the network's own log has nothing else."""
+    """Seen by everybody once on three accounts and not on the fourth; the network's own log has nothing but the story's posts."""
     assert told.results["posts_seen"] == {"brand": 1, "dealer": 1, "jobs": 1}
     by_account = Counter(post["account"] for post in told.posts if not post["in_reply_to_id"])
-    assert by_account == {"tianshan": 1, "tianshan-dealer": 1, "tianshan-jobs": 1}
+    in_the_tree = {
+        "urumqi-service": 1,
+        "urumqi-airport": 1,
+        "urumqi-north": 1,
+        "kashgar-old-town": 1,
+        "gansu-news": 2,
+    }
+    assert by_account == {"tianshan": 1, "tianshan-dealer": 1, "tianshan-jobs": 1} | in_the_tree
 
 
 def test_interactions__come_back_and_one_is_answered_once(told: Telling) -> None:
@@ -140,3 +148,80 @@ def test_rollback__closes_the_wider_stage_only(told: Telling) -> None:
     assert told.results["rolled_back"] == "STAGE_ROLLED_BACK"
     assert told.results["rolled_back_by"] == "GUARDRAIL"
     assert told.results["audit_ok"]
+
+
+def test_invitations__each_row_says_what_came_of_it(told: Telling) -> None:
+    """Ten of twelve accounts of two networks are bound; one holder did not agree, one logged in as another company's account."""
+    invited = told.results["invited"]
+    assert len(invited) == 12
+    assert Counter(invited.values()) == {"BOUND": 10, "AUTHORIZATION_DENIED": 1, "ACCOUNT_BOUND_ELSEWHERE": 1}
+    assert invited["@lanzhou-west on mastodon"] == "AUTHORIZATION_DENIED"
+    assert invited["@dunhuang on mastodon"] == "ACCOUNT_BOUND_ELSEWHERE"
+    assert {invited["@tianshan on weibo"], invited["@urumqi-north on weibo"]} == {"BOUND"}
+
+
+def test_rights__are_as_explained(told: Telling) -> None:
+    """What is explained is what happens: each may publish in one province. Who cannot see an account does not find it."""
+    assert told.results["password_alone"] == "TOTP_REQUIRED"
+    assert told.results["rights"] == {
+        "Gulnar on @urumqi-service": [True, "PUBLISHED"],
+        "Gulnar on @gansu-news": [False, "OUT_OF_REACH"],
+        "the agency on @urumqi-service": [False, "NOT_FOUND"],
+        "the agency on @gansu-news": [True, "PUBLISHED"],
+    }
+
+
+def test_app__publishes_in_its_group_only(told: Telling) -> None:
+    """A scope in one group is one in no other."""
+    assert told.results["app"] == {"@urumqi-airport": "PUBLISHED", "@gansu-news": "OUT_OF_REACH"}
+
+
+def test_webhooks__are_signed_as_the_standard_says(told: Telling) -> None:
+    """The standard's own library takes them, with both secrets while they change, and with no other."""
+    receiver = told.world.story.receiver
+    first, second = map(Webhook, receiver.secrets)
+    published, ping = (
+        next(each for each in receiver.believed if each.event["type"] == kind)
+        for kind in ("publishing.delivery.published", "test.ping")
+    )
+    assert first.verify(published.body, dict(published.headers)) == published.event
+    with pytest.raises(WebhookVerificationError):
+        second.verify(published.body, dict(published.headers))
+    assert first.verify(ping.body, dict(ping.headers)) == second.verify(ping.body, dict(ping.headers))
+
+
+def test_freeze__holds_one_province_and_nothing_else(told: Telling) -> None:
+    """What was under way is listed; what comes meanwhile goes out elsewhere, and in the province once, afterwards."""
+    freeze = told.results["freeze"]
+    assert freeze["in_flight"] == [["@urumqi-north", "SENDING"]]
+    assert freeze["meanwhile"] == {"@kashgar-old-town": ("QUEUED", 0), "@gansu-news": ("PUBLISHED", 1)}
+    out = ("PUBLISHED", 1)
+    assert freeze["afterwards"] == {"@kashgar-old-town": out, "@gansu-news": out, "@urumqi-north": out}
+
+
+def test_lost_token__is_told_and_planned_for(told: Telling) -> None:
+    """The account needs its holder again, and is first in the plan."""
+    lost = told.results["lost"]
+    assert (lost["failed"], lost["state"], lost["health"]) == ("REAUTH_REQUIRED",) * 3
+    assert lost["planned"][0] == "kashgar-rental"
+
+
+def test_parting__takes_effect_within_seconds(told: Telling) -> None:
+    """The access token that the app still has is refused."""
+    assert told.results["parted"]["reason"] == "TOKEN_REVOKED"
+    assert told.results["parted"]["seconds"] < 60
+
+
+def test_trail__has_the_deeds_and_the_reading_of_tokens(told: Telling) -> None:
+    """What this telling did to accounts, people and apps; which tokens publishing got, and which was opened, by whom and why."""
+    deeds = {
+        "account.bound",
+        "account.unbound",
+        "binding.refused",
+        "grant.created",
+        "client.created",
+        "client.deleted",
+    }
+    assert deeds <= set(told.results["trail"])
+    assert ["holder by link", "token.handed_over", "publishing"] in told.results["tokens"]
+    assert any(action == "token.read" for _, action, _ in told.results["tokens"])

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import count as numbers
-from urllib.parse import parse_qsl
 from uuid import uuid4
 
 import httpx
 
 from deploy.demo.client import Gateway, Json, Problem
+from deploy.demo.people import Network, decide
 
 _PATIENCE = 120.0
 """How long one holder tries, in seconds."""
@@ -100,8 +100,10 @@ def bind_all(
         TimeoutError: a holder was not bound within two minutes.
         Problem: the gateway refuses what it should not.
     """
-    mark = uuid4().hex[:8]
-    holders = [_make_user(sandbox_url, f"bulk-{mark}-{number}") for number in range(count)]
+    mark, network = uuid4().hex[:8], Network(sandbox_url)
+    holders = [f"bulk-{mark}-{number}" for number in range(count)]
+    for holder in holders:
+        network.settle(holder, uuid4().hex)
     tally, figures = _Tally(), Figures()
     began = time.monotonic()
     batch = owner.post(
@@ -185,26 +187,11 @@ def _bind(link: str, username: str, tally: _Tally) -> None:
                     return  # it was bound, and the page that says so was lost
                 if not opened.is_redirect:
                     continue
-                back = _agree(browser, opened.headers["location"], username)
+                back = decide(browser, opened.headers["location"], decision="pick", pick=username)
                 if tally.timed(lambda back=back: browser.get(back)).is_success:  # type: ignore[misc]
                     return
             except httpx.TransportError:
                 continue
-
-
-def _agree(browser: httpx.Client, authorization_url: str, username: str) -> str:
-    """Agree on the network's page; where it sends the browser back to."""
-    page, _, query = authorization_url.partition("?")
-    answer = browser.post(page, data={**dict(parse_qsl(query)), "decision": "pick", "pick": username})
-    return str(answer.headers["location"])
-
-
-def _make_user(sandbox_url: str, username: str) -> str:
-    made = httpx.post(
-        f"{sandbox_url}/control/users", json={"username": username, "password": uuid4().hex}, timeout=10
-    )
-    made.raise_for_status()
-    return username
 
 
 def _count_bound(owner: Gateway, batch: str) -> int:

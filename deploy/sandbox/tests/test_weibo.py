@@ -187,3 +187,13 @@ def test_tokens__outlive_a_restart(own_server):
     info = server.http.post("/oauth2/get_token_info", data=token).json()
     assert info["appkey"] == app["client_id"]
     assert 0 < int(info["expire_in"]) <= 30 * 86_400
+
+
+def test_revocations__end_a_users_tokens_in_both_apis(weibo, user):
+    """Who takes back what apps may do ends all of their own tokens, and nobody else's."""
+    one, other = user("tianshan"), user("li-na")
+    token = {"access_token": bind(weibo)["access_token"]}
+    assert weibo.control("revocations", username="tianshan") == {"revoked": 2}
+    assert weibo.http.post("/oauth2/get_token_info", data=token).json()["error_code"] == 21332
+    url = "/api/v1/accounts/verify_credentials"
+    assert [each.http.get(url).status_code for each in (one, other)] == [401, 200]
