@@ -187,6 +187,8 @@ class _Builder:
         parts = [text, f"For: {callers}."]
         if roles:
             parts.append(f"Members need one of the roles {', '.join(roles)}.")
+        if method.access.own:
+            parts.append("Members with the role LIMITED may, too.")
         if method.access.scope:
             parts.append(f"Clients need the scope `{method.access.scope}`.")
         if method.access.per_group:

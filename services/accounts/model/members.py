@@ -21,6 +21,8 @@ class Role(StrEnum):
     EDITOR = "EDITOR"
     RESPONDER = "RESPONDER"
     ANALYST = "ANALYST"
+    LIMITED = "LIMITED"
+    """Nothing but one's own membership; grants give the rest, in groups of accounts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ MOST_GRANTS = 100
 """How many grants of an enterprise one member can hold: tokens carry them."""
 
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
-_ALL = frozenset(Role)
+_ALL = frozenset(Role) - {Role.LIMITED}
 _WRITERS = frozenset({Role.OWNER, Role.ADMIN, Role.EDITOR})
 _GRANTERS = (Role.OWNER, Role.ADMIN)
 

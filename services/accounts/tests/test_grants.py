@@ -7,7 +7,8 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from numerator.accounts.v1 import accounts_pb2 as pb
-from numerator.accounts.v1 import grants_pb2, groups_pb2
+from numerator.accounts.v1 import grants_pb2, groups_pb2, members_pb2
+from numerator.accounts.v1.members_pb2_grpc import MemberServiceStub
 from numerator.options.v1 import options_pb2
 
 from services.accounts.store import grants as grant_rows
@@ -96,6 +97,7 @@ def test_grant__is_refused(world: World) -> None:
         ({"expire_time": "GRANT_TOO_LONG"}, lambda: tree.grant(AGENCY, "EDITOR", "north", days=367)),
         ({"expire_time": "GRANT_TOO_LONG"}, lambda: tree.grant(li, "EDITOR", "north", days=11, by=admin)),
         ({"expire_time": "GRANT_TOO_LONG"}, lambda: tree.grant(li, "EDITOR", "north", by=admin)),
+        ({"role": "ROLE_UNSUITABLE"}, lambda: tree.grant(li, "LIMITED", "north")),
         ({"member": "NAME_MALFORMED"}, lambda: tree.grant("enterprises/agency", "EDITOR", "north", days=1)),
     ]
     for violations, call in wrong:
@@ -182,6 +184,32 @@ def test_delete_grant__ends_it_at_once(world: World) -> None:
         "grant.created",
         "grant.deleted",
     ]
+
+
+def test_limited__sees_its_branch_and_nothing_else(world: World) -> None:
+    """A LIMITED member reaches accounts by grants alone, and of the enterprise's other business only themselves."""
+    tree = Tree.of(world)
+    inside, outside = tree.bind("inside", "outlet"), tree.bind("outside", "south")
+    li = tree.hire("li@tianshan.example", "LIMITED")
+    tree.grant(li, "EDITOR", "north")
+    limited = tree.holder("EDITOR", "north", subject=li, everywhere=("LIMITED",))
+    assert tree.listed(limited) == {"inside"}
+    as_limited, members = world.as_(limited), MemberServiceStub(world.running.as_(limited))
+    assert as_limited.GetAccount(pb.GetAccountRequest(name=inside.name)).handle == "inside"
+    assert as_limited.GetEnterprise(pb.GetEnterpriseRequest(name=tree.company.name)).name == tree.company.name
+    assert members.GetMember(members_pb2.GetMemberRequest(name=li)).role == options_pb2.LIMITED
+    refusals = [
+        ("NOT_FOUND", lambda: as_limited.GetAccount(pb.GetAccountRequest(name=outside.name))),
+        ("ROLE_MISSING", lambda: as_limited.ListMembers(pb.ListMembersRequest(parent=tree.company.name))),
+        (
+            "ROLE_MISSING",
+            lambda: members.GetMember(members_pb2.GetMemberRequest(name=tree.company.owner.subject)),
+        ),
+    ]
+    for reason, call in refusals:
+        with pytest.raises(grpc.RpcError) as refused:
+            call()
+        assert reason_of(refused.value) == reason
 
 
 def test_delete_group__ends_the_grants_in_it(world: World) -> None:

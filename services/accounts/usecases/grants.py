@@ -19,6 +19,7 @@ from services.accounts.store import grants as rows
 from services.accounts.store import groups as group_rows
 from services.accounts.store.revocations import revoke
 from services.chassis.database import Transaction
+from services.chassis.errors import invalid
 from services.chassis.ids import new_id
 from services.chassis.names import enterprise_of
 from services.chassis.principal import Principal
@@ -42,6 +43,10 @@ def create_grant(
     Raises NOT_FOUND, PERMISSION_DENIED (`OUT_OF_REACH`, `ROLE_TOO_WIDE`), INVALID_ARGUMENT, ALREADY_EXISTS (`GRANT_EXISTS`) or
     FAILED_PRECONDITION (`GRANT_LIMIT_REACHED`).
     """
+    if role is Role.LIMITED:
+        raise invalid(
+            "role", "must allow something: LIMITED allows nothing in a group", reason="ROLE_UNSUITABLE"
+        )
     store.get_enterprise(tx, enterprise)
     group_rows.lock_tree(tx, enterprise)
     place = group_rows.get_group(tx, enterprise, group_id(group, enterprise, "group"))

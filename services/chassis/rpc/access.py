@@ -15,7 +15,8 @@ from services.chassis.reach import EVERYTHING, Reach
 from services.chassis.rpc.paths import field_at, path_fields, value_at
 
 DEFAULT_DEADLINE_SECONDS = 5.0
-_ROLES = frozenset(options_pb2.Role.keys()) - {"ROLE_UNSPECIFIED"}
+_ALL_ROLES = frozenset(options_pb2.Role.keys()) - {"ROLE_UNSPECIFIED"}
+_ROLES = _ALL_ROLES - {"LIMITED"}
 _OVER_ALL = frozenset({"OPERATOR", "GATEWAY"})
 
 
@@ -38,6 +39,7 @@ class AccessRule:
     roles: frozenset[str]
     scope: str
     per_group: bool
+    own: bool
     name_fields: tuple[str, ...]
 
     @classmethod
@@ -59,6 +61,7 @@ class AccessRule:
             roles=frozenset(options_pb2.Role.Name(each) for each in access.roles),
             scope=access.scope,
             per_group=access.per_group,
+            own=access.own,
             name_fields=tuple(field for field in fields if _is_text(method, field)),
         )
 
@@ -84,7 +87,7 @@ class AccessRule:
         if everywhere or (self.per_group and somewhere):
             return
         if principal.kind == "MEMBER":
-            roles = self.roles or _ROLES
+            roles = self._roles
             raise ServiceError(
                 Kind.PERMISSION_DENIED,
                 "ROLE_MISSING",
@@ -104,18 +107,23 @@ class AccessRule:
         everywhere, somewhere = self._held(principal)
         if everywhere:
             return EVERYTHING
-        return Reach(somewhere, reads_all=bool(principal.roles or principal.scopes))
+        return Reach(somewhere, reads_all=bool(principal.roles & _ROLES or principal.scopes))
 
     def _held(self, principal: Principal) -> tuple[bool, frozenset[str]]:
         """Whether the caller has what the method needs in the whole enterprise; and the groups in which it has it."""
         match principal.kind:
             case "MEMBER":
-                needed, held = self.roles or _ROLES, principal.roles
+                needed, held = self._roles, principal.roles
             case "CLIENT" if self.scope:
                 needed, held = frozenset({self.scope}), principal.scopes
             case _:
                 return True, frozenset()
         return bool(needed & held), frozenset().union(*(principal.grants.get(each, ()) for each in needed))
+
+    @property
+    def _roles(self) -> frozenset[str]:
+        """The roles of which a member needs one."""
+        return _ALL_ROLES if self.own else self.roles or _ROLES
 
     def _where(self) -> str:
         return "" if self.per_group else " in the whole enterprise"

@@ -68,6 +68,7 @@ def test_method__without_callers_keeps_the_server_from_starting(greeter, offer):
     [
         ("GetThing", member("enterprises/mine"), None),
         ("GetThing", member("enterprises/mine", []), "ROLE_MISSING"),
+        ("GetThing", member("enterprises/mine", ["LIMITED"]), "ROLE_MISSING"),
         ("GetThing", operator(), None),
         ("GetThing", client("enterprises/mine", ["things.read"]), None),
         ("GetThing", client("enterprises/mine", ["things.write"]), "SCOPE_MISSING"),
@@ -111,6 +112,11 @@ SOME = frozenset({"g1", "g2"})
             "CreateThing",
             replace(member("enterprises/mine", ["ANALYST"]), grants={"EDITOR": SOME}),
             Reach(SOME, reads_all=True),
+        ),
+        (
+            "GetThing",
+            replace(member("enterprises/mine", ["LIMITED"]), grants={"EDITOR": SOME}),
+            Reach(SOME, reads_all=False),
         ),
         (
             "CreateThing",
@@ -241,3 +247,18 @@ def test_every_method__is_closed_to_nobody_unless_it_says_so(rules):
         for kind in (rule.callers if "ANONYMOUS" not in rule.callers else {each.kind for each in callers})
     }
     assert allowed == expected
+
+
+def test_own__lets_every_member_in(rules):
+    """What concerns the caller is open to LIMITED members; to callers without any role, and to others, as before."""
+    own = replace(rules["GetThing"], own=True)
+
+    own.admit(member("enterprises/mine", ["LIMITED"]))
+    for principal, reason in [
+        (member("enterprises/mine", []), "ROLE_MISSING"),
+        (client("enterprises/mine"), "SCOPE_MISSING"),
+        (anonymous(), "CREDENTIALS_MISSING"),
+    ]:
+        with pytest.raises(ServiceError) as refused:
+            own.admit(principal)
+        assert refused.value.reason == reason
