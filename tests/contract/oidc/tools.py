@@ -68,37 +68,42 @@ class Browser:
 
     def __init__(self, gateway: str) -> None:
         self._gateway = gateway
-        self._http = httpx.Client(timeout=30)
+        self._cookies = httpx.Cookies()
 
     def start(self, enterprise: str) -> httpx.Response:
         """Begin a login."""
-        return self._http.post(f"{self._gateway}/v1/sessions:startOidc", json={"enterprise": enterprise})
+        return self._send("POST", f"{self._gateway}/v1/sessions:startOidc", json={"enterprise": enterprise})
 
     def agree(self, url: str, user: str) -> str:
         """Log in as a user, and agree to what is asked; the address at the gateway that the provider sends back to."""
-        answer = self._http.get(url)
+        answer = self._send("GET", url)
         for _ in range(_PAGES):
             while answer.is_redirect:
                 url = urljoin(str(answer.url), answer.headers["location"])
                 if url.startswith(self._gateway):
                     return url
-                answer = self._http.get(url)
+                answer = self._send("GET", url)
             answer = self._submit(answer, user)
         raise AssertionError(f"the provider does not come to an end: {answer.url}")
 
     def visit(self, url: str) -> httpx.Response:
         """What is at an address; no redirect is followed."""
-        return self._http.get(url)
+        return self._send("GET", url)
 
     def log_in(self, enterprise: str, user: str) -> httpx.Response:
         """From start to end."""
         return self.visit(self.agree(self.start(enterprise).json()["authorization_url"], user))
 
+    def _send(self, method: str, url: str, **content: Any) -> httpx.Response:
+        answer = httpx.request(method, url, cookies=self._cookies, timeout=30, **content)
+        self._cookies.extract_cookies(answer)
+        return answer
+
     def _submit(self, page: httpx.Response, user: str) -> httpx.Response:
         form = _Form()
         form.feed(page.raise_for_status().text)
         given = form.fields | {name: user for name in ("login", "password") if name in form.fields}
-        return self._http.post(urljoin(str(page.url), form.action), data=given)
+        return self._send("POST", urljoin(str(page.url), form.action), data=given)
 
 
 class _Form(HTMLParser):
