@@ -53,6 +53,8 @@ BODIES: Mapping[str, Any] = {
     "CompleteBinding": {"state": "unknown", "code": "unknown"},
     "OpenSession": {"email": "x@example.org", "password": "x"},
     "RefreshSession": {"refreshToken": "x"},
+    "StartLogin": {"browser": "x"},
+    "CompleteLogin": {"state": "unknown", "code": "unknown"},
     "ChangePassword": {"oldPassword": PASSWORD, "newPassword": PASSWORD},
     "DisableTotp": {"password": PASSWORD},
     "CreateMemberInvitation": {"email": "x@example.org", "role": "EDITOR"},

@@ -95,6 +95,7 @@ def make_tenant(world: World, touchpoint: str) -> Tenant:
     accounts = [_bind(world, tenant, number) for number in range(2)]
     _invite_holders(world, tenant)
     _tell_partners(tenant)
+    _connect_provider(tenant)
     _lay_out(tenant)
     _promote(world, tenant, touchpoint)
     _publish(world, tenant, accounts[0])
@@ -256,6 +257,34 @@ def _partner() -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def _connect_provider(tenant: Tenant) -> None:
+    """An identity provider, which has said of itself what it must, and is gone."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(metadata).encode())
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        issuer = f"http://127.0.0.1:{server.server_port}"
+        endpoints = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+        metadata = {"issuer": issuer, **{each: f"{issuer}/{each}" for each in endpoints}}
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            answer = httpx.patch(
+                f"{tenant.owner.url}/v1/{tenant.enterprise}/identityProvider",
+                json={"issuer": issuer, "clientId": tenant.mark, "clientSecret": tenant.mark},
+                headers={"authorization": f"Bearer {tenant.owner.token}"},
+                timeout=30,
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    tenant.has(answer.raise_for_status().json()["name"])
 
 
 def _lay_out(tenant: Tenant) -> None:
