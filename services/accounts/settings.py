@@ -63,8 +63,8 @@ class Settings(ServiceSettings):
 
     audit_anchors: Path | None = None
     """
-    The directory outside the database in which workers anchor the audit trail, each in files of its own. Best where the database's
-    administrators cannot write. None: nothing is anchored, and verifying the trail says so.
+    The directory outside the database in which workers anchor the audit trail, each in files of its own. Best where administrators of
+    the database cannot write. None: nothing is anchored, and verifying the trail says so.
     """
 
     webhook_private_networks: tuple[IPvAnyNetwork, ...] = ()
