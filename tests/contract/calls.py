@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 from google.api import annotations_pb2, resource_pb2
-from google.protobuf import json_format, message_factory
+from google.protobuf import json_format, message_factory, wrappers_pb2  # noqa: F401 -- downloads tell their length
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2  # noqa: F401 -- so that the details of a status can be told as JSON
