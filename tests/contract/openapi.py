@@ -54,6 +54,16 @@ class Token:
 """
 """Runs in the tool: who it is there is written anew while it runs, since tokens live for ten minutes only."""
 
+UNREACHABLE = frozenset(
+    {
+        "POST /oauth2/token",  # takes a client's secret
+        "GET /invitations/{enterprise}/{token}",  # takes the token of an invitation
+        "POST /v1/edition/invitations:accept",  # the same
+        "GET /ofrep/v1/events",  # takes a token of its own, from an evaluation of flags
+    }
+)
+"""Operations that ask for a secret which no generated request has."""
+
 ROLLOUT = "fuzz"
 MISSING = ("missing", "☃ %00")
 """Ids that nothing has."""

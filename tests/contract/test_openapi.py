@@ -4,7 +4,7 @@ from random import SystemRandom
 
 import pytest
 
-from tests.contract.openapi import SECONDS, measure
+from tests.contract.openapi import SECONDS, UNREACHABLE, measure
 from tests.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 300)]
@@ -19,6 +19,6 @@ def test_openapi__every_answer_is_in_it(world: World) -> None:
     print(result)
     assert result.cases >= 2_000
     assert result.operations == result.offered
+    assert set(result.unreached) <= UNREACHABLE
     assert result.statuses[401] < result.cases // 10  # a token that has expired shows nothing
-    assert len(result.unreached) < result.operations // 2
     assert not result.failures, "\n".join([f"seed {result.seed}", *result.failures])
