@@ -63,7 +63,7 @@ class Settings(ServiceSettings):
 
     audit_anchors: Path | None = None
     """
-    The directory outside the database in which workers anchor the audit trail, each in files of its own. Best where administrators of
+    The directory outside the database in which workers anchor the audit trail, each in files of its own. Best where those who run
     the database cannot write. None: nothing is anchored, and verifying the trail says so.
     """
 

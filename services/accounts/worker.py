@@ -1,7 +1,7 @@
 """Accounts' worker: events to use cases, and jobs. The launcher adds the relay of the outbox."""
 
 from google.protobuf.message import Message
-from numerator.events.v1.publishing_pb2 import DeliveryFailed, DeliveryPublished
+from numerator.events.v1.publishing_pb2 import AccountTokenRefused, DeliveryFailed, DeliveryPublished
 
 from services.accounts import metrics
 from services.accounts.model.webhooks import PUBLIC_EVENTS
@@ -35,10 +35,9 @@ class Worker:
         self._anchors = AnchorFile()
         self._anchors.begin(settings.audit_anchors)
 
-    @event_handler(DeliveryFailed)
-    def on_delivery_failed(self, tx: Transaction, event: Event[DeliveryFailed]) -> None:
-        if event.message.reason == "REAUTH_REQUIRED":
-            accounts.require_reauthorization(tx, event.message.account, actor="publishing", told=event.time)
+    @event_handler(AccountTokenRefused)
+    def on_account_token_refused(self, tx: Transaction, event: Event[AccountTokenRefused]) -> None:
+        accounts.require_reauthorization(tx, event.message.account, actor="publishing", told=event.time)
 
     @event_handler(DeliveryPublished, DeliveryFailed)
     def on_delivery_ended(self, tx: Transaction, event: Event[DeliveryPublished | DeliveryFailed]) -> None:

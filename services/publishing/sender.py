@@ -290,7 +290,7 @@ class Sender:
 
     def _lease_polls(self, interval: timedelta, limit: int) -> list[tuple[Account, str]]:
         with self._database.transaction(PLATFORM) as tx:
-            return usecases.lease_polls(tx, interval, limit)
+            return usecases.lease_polls(tx, self._networks.keys(), interval, limit)
 
     async def _poll(self, account: Account, cursor: str) -> None:
         try:

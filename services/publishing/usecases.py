@@ -284,7 +284,7 @@ def record_attempt(
     after = deliveries.after_attempt(delivery, outcome, tx.now, policy)
     _save(tx, delivery, after)
     if reason == deliveries.REAUTH_REQUIRED:
-        store.suspend_account(tx, assignment.account)
+        suspend_account(tx, assignment.account)
     return after
 
 
@@ -303,7 +303,7 @@ def record_lookup(
     store.end_attempt(tx, delivery, type(read).__name__.upper(), after.reason)
     _save(tx, delivery, after)
     if isinstance(read, NotRead) and read.reason == deliveries.REAUTH_REQUIRED:
-        store.suspend_account(tx, assignment.account)
+        suspend_account(tx, assignment.account)
     return after
 
 
@@ -546,8 +546,13 @@ def set_account_state(
 
 
 def suspend_account(tx: Transaction, account: Account) -> None:
-    """Stop using an account whose token the network refused, until it is bound anew."""
-    store.suspend_account(tx, account)
+    """Stop using an account whose token the network refused, until it has another one, and tell; once for each token."""
+    if store.suspend_account(tx, account):
+        tx.emit(
+            events.AccountTokenRefused(account=account.name),
+            subject=account.name,
+            enterprise=account.enterprise,
+        )
 
 
 # ------------------------------------------------------------------------------------------ interactions
@@ -561,9 +566,11 @@ def get_interaction(tx: Transaction, enterprise: str, name: str, caller: Caller 
     return interaction
 
 
-def lease_polls(tx: Transaction, interval: timedelta, limit: int) -> list[tuple[Account, str]]:
-    """Accounts whose notifications a sender is to read now, with their cursors; needs the scope PLATFORM."""
-    return store.lease_polls(tx, interval, limit)
+def lease_polls(
+    tx: Transaction, networks: Collection[str], interval: timedelta, limit: int
+) -> list[tuple[Account, str]]:
+    """Accounts of these networks whose notifications a sender is to read now, with their cursors; needs the scope PLATFORM."""
+    return store.lease_polls(tx, networks, interval, limit)
 
 
 def record_notifications(

@@ -27,8 +27,8 @@ from services.chassis.messaging.publisher import Outcome, Outgoing, Publisher
 EVENTS, DEAD, UNROUTED = topology.EVENTS, topology.DEAD, topology.UNROUTED
 DELAY = topology.delay_exchange(1)
 ACCESS_REFUSED = 403
-QUEUE = "accounts.on_delivery_failed"
-TYPE = "publishing.delivery.failed"
+QUEUE = "accounts.on_account_token_refused"
+TYPE = "publishing.account.token_refused"
 
 
 @contextmanager

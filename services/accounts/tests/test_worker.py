@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numerator.accounts.v1 import accounts_pb2 as pb
 from numerator.accounts.v1 import accounts_pb2_grpc as pb_grpc
 from numerator.events.v1 import accounts_pb2 as events
-from numerator.events.v1.publishing_pb2 import DeliveryFailed
+from numerator.events.v1.publishing_pb2 import AccountTokenRefused
 from psycopg.conninfo import conninfo_to_dict
 
 from services.accounts.tests.world import (
@@ -186,11 +186,11 @@ def test_processes__serve_tell_and_listen(world: World, processes: Processes, am
         # What was in the outbox before the worker started is told as well.
         assert (event_type(events.AccountBound), account.name) in seen
 
-        failed = DeliveryFailed(account=account.name, reason="REAUTH_REQUIRED")
-        content_type, body = encode(failed)
+        refused = AccountTokenRefused(account=account.name)
+        content_type, body = encode(refused)
         headers = make_headers(
             event_id=new_id(),
-            event_type=event_type(DeliveryFailed),
+            event_type=event_type(AccountTokenRefused),
             source="publishing",
             subject=account.name,
             ordering_key=account.name,
@@ -199,7 +199,7 @@ def test_processes__serve_tell_and_listen(world: World, processes: Processes, am
             traceparent="",
         )
         properties = pika.BasicProperties(content_type=content_type, headers=headers, delivery_mode=2)
-        channel.basic_publish("numerator.events", event_type(DeliveryFailed), body, properties)
+        channel.basic_publish("numerator.events", event_type(AccountTokenRefused), body, properties)
         eventually(lambda: world.rows("accounts")[0]["state"] == "REAUTH_REQUIRED", timeout=20)
         # What dashboards show is read every ten seconds.
         gauge = "numerator_accounts_accounts"

@@ -6,6 +6,8 @@ from enum import StrEnum
 
 from services.chassis.names import NamePattern
 
+NETWORKS = frozenset({"mastodon"})
+"""The networks that the sender speaks. Accounts of others can be bound, and not be published to."""
 ACCOUNT = NamePattern("enterprises/{enterprise}/accounts/{account}")
 
 

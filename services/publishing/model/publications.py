@@ -8,7 +8,7 @@ from enum import StrEnum
 from services.chassis.errors import FieldViolation, Kind, ServiceError, invalid, invalid_fields
 from services.chassis.ids import deterministic_id
 from services.chassis.names import NamePattern
-from services.publishing.model.accounts import ACCOUNT, Account, AccountState, handle_of
+from services.publishing.model.accounts import ACCOUNT, NETWORKS, Account, AccountState, handle_of
 from services.publishing.model.deliveries import (
     FINAL,
     Delivery,
@@ -161,6 +161,13 @@ def problems(text: str, account: Account | None) -> list[Problem]:
     if account is None or account.state is AccountState.UNBOUND:
         return [Problem("ACCOUNT_NOT_BOUND", "the account is not bound: bind it, or exclude it")]
     found = []
+    if account.network not in NETWORKS:
+        found.append(
+            Problem(
+                "NETWORK_UNSUPPORTED",
+                f"nothing can be published on {account.network} yet: exclude the account",
+            )
+        )
     if account.state is AccountState.REAUTH_REQUIRED:
         found.append(
             Problem("REAUTH_REQUIRED", "the network no longer accepts our token: bind the account again")

@@ -64,7 +64,8 @@ def page(
     request: Asked, read: Callable[[tuple[datetime, str] | None, int], Sequence[Listed]]
 ) -> tuple[Sequence[Listed], str]:
     """One page of a list that is sorted by create time and name, and the token of the next."""
-    size, after = page_size(request.page_size), decode_token(request.page_token, (datetime, str), query=request)  # type: ignore[arg-type]
+    size = page_size(request.page_size)
+    after = decode_token(request.page_token, (datetime, str), query=request)  # type: ignore[arg-type]
     found = read((datetime.fromisoformat(str(after[0])), str(after[1])) if after else None, size + 1)
     if len(found) <= size:
         return found, ""

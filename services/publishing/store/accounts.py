@@ -1,5 +1,6 @@
 """Accounts, as the accounts service tells of them."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from services.chassis.database import Transaction
@@ -81,15 +82,16 @@ def refresh_token(
     )
 
 
-def suspend_account(tx: Transaction, account: Account) -> None:
-    """Stop using an account, unless it has got another token meanwhile."""
-    tx.execute(
+def suspend_account(tx: Transaction, account: Account) -> bool:
+    """Stop using an account, unless it has got another token meanwhile; whether it was in use until now."""
+    stopped = tx.execute(
         """
         update accounts set state = 'REAUTH_REQUIRED'
         where enterprise = %s and name = %s and state = 'ACTIVE' and sealed_token = %s
         """,
         (account.enterprise, account.name, account.sealed_token),
     )
+    return stopped.rowcount == 1
 
 
 def accounts(tx: Transaction, enterprise: str) -> list[Account]:
@@ -106,19 +108,22 @@ def account(tx: Transaction, enterprise: str, name: str) -> Account | None:
     return to_account(row) if row else None
 
 
-def lease_polls(tx: Transaction, interval: timedelta, limit: int) -> list[tuple[Account, str]]:
-    """Accounts whose notifications are to be read now, with their cursors; for `interval` they are yours."""
+def lease_polls(
+    tx: Transaction, networks: Collection[str], interval: timedelta, limit: int
+) -> list[tuple[Account, str]]:
+    """Accounts of these networks whose notifications are to be read now, with their cursors; for `interval` they are yours."""
     rows = tx.execute(
         """
         with due as (
-          select enterprise, name from accounts where state = 'ACTIVE' and poll_time <= %(now)s
+          select enterprise, name from accounts
+          where state = 'ACTIVE' and poll_time <= %(now)s and network = any (%(networks)s)
           order by poll_time limit %(limit)s for update skip locked
         )
         update accounts set poll_time = %(next)s from due
         where (accounts.enterprise, accounts.name) = (due.enterprise, due.name)
         returning accounts.*
         """,
-        {"now": tx.now, "next": tx.now + interval, "limit": limit},
+        {"now": tx.now, "next": tx.now + interval, "limit": limit, "networks": list(networks)},
     )
     return [(to_account(row), row["notifications_cursor"]) for row in rows]
 

@@ -56,13 +56,13 @@ def test_plan__accounts_named__leaves_the_others_out() -> None:
 
 
 def test_plan__problems__are_told_per_account() -> None:
-    """A text that is too long, an account that lost its authorisation, and one that is not there."""
+    """A text that is too long, an account that lost its authorisation, one that is not there, a network not spoken."""
     accounts = [
         make_account(1, max_characters=10),
         make_account(2, state=AccountState.REAUTH_REQUIRED),
-        make_account(4, state=AccountState.UNBOUND),
+        make_account(4, network="weibo"),
     ]
-    publication = make_publication(accounts=(BRAND, DEALER, JOBS))
+    publication = make_publication(accounts=(BRAND, DEALER, JOBS, CARE))
 
     problems = {
         entry.account: [each.reason for each in entry.problems] for entry in plan(publication, accounts)
@@ -72,6 +72,7 @@ def test_plan__problems__are_told_per_account() -> None:
         BRAND: ["TEXT_TOO_LONG"],
         DEALER: ["REAUTH_REQUIRED"],
         JOBS: ["ACCOUNT_NOT_BOUND"],
+        CARE: ["NETWORK_UNSUPPORTED"],
     }
 
 

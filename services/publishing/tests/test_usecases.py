@@ -348,6 +348,16 @@ def test_record_attempt__token_refused__stops_this_account_only(
     with database.transaction(TENANT) as tx:
         usecases.suspend_account(tx, make_account(1))  # somebody still has the old token in hand
         assert store.accounts(tx, ENTERPRISE)[0].state is AccountState.ACTIVE
+    assert outbox(database).count("publishing.account.token_refused") == 1
+
+
+def test_suspend_account__noticed_again_and_again__is_told_once(database: TemporaryDatabase) -> None:
+    """A refusal while reading tells accounts as well as one while posting: nothing may be posted for weeks."""
+    bind(database, make_account(1))
+    for _ in range(2):
+        with database.transaction(TENANT) as tx:
+            usecases.suspend_account(tx, make_account(1))
+    assert outbox(database) == ["publishing.account.token_refused"]
 
 
 def test_lease__account_unbound__fails_what_is_due(database: TemporaryDatabase) -> None:
@@ -447,9 +457,10 @@ def test_record_notifications__again__is_kept_once(database: TemporaryDatabase) 
     with database.transaction(PLATFORM) as tx:
         body = tx.execute("select body from outbox").fetchall()[0]["body"]
         assert b"How much" not in body
-        (polled,) = usecases.lease_polls(tx, timedelta(seconds=30), 10)
+        assert usecases.lease_polls(tx, ["weibo"], timedelta(seconds=30), 10) == []
+        (polled,) = usecases.lease_polls(tx, ["weibo", "mastodon"], timedelta(seconds=30), 10)
         assert polled[1] == "n1"
-        assert usecases.lease_polls(tx, timedelta(seconds=30), 10) == []
+        assert usecases.lease_polls(tx, ["mastodon"], timedelta(seconds=30), 10) == []
 
 
 def test_record_notifications__before_the_outcome__is_linked_later(database: TemporaryDatabase) -> None:
