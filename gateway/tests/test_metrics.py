@@ -1,14 +1,11 @@
 """What the gateway tells of itself moves with what is asked of it."""
 
 import asyncio
-import time
 
 import pytest
 
-from gateway.revocations import PULL_SECONDS
 from gateway.tests.snapshots_made import document, envelope, record, rollout
 from gateway.tests.test_api import BOXES
-from services.chassis.errors import Kind, ServiceError
 from services.chassis.testing.measures import counted, measured
 from services.chassis.testing.waiting import eventually
 
@@ -71,19 +68,6 @@ async def test_serving__versions_staleness_and_refusals(gateway, services):
 
     assert gateway.gateway.knowledge.serving.snapshot is served.snapshot
     assert await _measured("numerator_gateway_snapshot_staleness_seconds") > 1
-
-
-async def test_revocations__how_old_and_how_many(gateway, services):
-    """The age of the list grows while accounts cannot be asked, and what is known stays."""
-    name, revocations = "numerator_gateway_revocations", gateway.gateway.revocations
-    before = await _measured(f"{name}_known")
-    services.apps.revoke("enterprises/x/members/gone", time.time())
-    await asyncio.to_thread(eventually, lambda: measured(f"{name}_known") == before + 1)
-    services.apps.error = ServiceError(Kind.UNAVAILABLE, "AWAY", "away")
-    await asyncio.to_thread(eventually, lambda: revocations.age() > PULL_SECONDS + 1)
-
-    assert await _measured(f"{name}_age_seconds") > PULL_SECONDS + 1
-    assert await _measured(f"{name}_known") == before + 1
 
 
 async def test_limits__count_by_which(make_gateway):

@@ -10,7 +10,10 @@ import httpx
 import pytest
 
 from gateway.catalogue import stub_files
+from gateway.revocations import PULL_SECONDS
 from gateway.tests.conftest import PRIVATE_PEM
+from services.chassis.errors import Kind, ServiceError
+from services.chassis.testing.measures import measured_at
 from services.chassis.testing.probing import probe
 from services.chassis.testing.proxy import Proxy
 from services.chassis.testing.servers import free_ports
@@ -79,6 +82,25 @@ def test_process__serves_measures_and_ends(environment, tmp_path):
     assert "numerator_gateway_admissions_version 1.0" in metrics
     assert {path.name for path in tmp_path.glob("snapshot*")} == {"snapshot", "snapshot.admissions"}
     assert "Traceback" not in output
+
+
+def test_process__measures_its_list_of_revocations(environment, service_servers):
+    """The age of the list grows while accounts cannot be asked, and what is known stays."""
+    apps, port = service_servers.apps, int(environment["GATEWAY_METRICS_PORT"])
+    apps.__init__()
+    apps.revoke("enterprises/x/members/gone", time.time())
+    known, age = "numerator_gateway_revocations_known", "numerator_gateway_revocations_age_seconds"
+    process = start(environment)
+    try:
+        eventually(lambda: probe(port, "/readyz").status == 200, timeout=30)
+        assert (measured_at(port, known), measured_at(port, age) < PULL_SECONDS + 1) == (1, True)
+        apps.error = ServiceError(Kind.UNAVAILABLE, "AWAY", "away")
+        eventually(lambda: measured_at(port, age) > PULL_SECONDS + 1, timeout=30)
+        assert measured_at(port, known) == 1
+    finally:
+        apps.__init__()
+        process.kill()
+        process.communicate()
 
 
 def test_process__tells_that_it_leaves_while_it_takes_requests(environment):

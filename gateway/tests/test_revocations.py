@@ -125,6 +125,7 @@ async def test_readiness__needs_the_list(make_gateway, services):
     """A gateway that has never heard what is revoked says so; balancers may send to it all the same."""
     services.apps.error = ServiceError(Kind.UNAVAILABLE, "AWAY", "away")
     async with make_gateway(informed=False) as gateway:
+        await asyncio.to_thread(eventually, lambda: gateway.gateway.knowledge.serving, PATIENCE)
         ready = await gateway.http.get("/readyz")
         assert ready.status_code == 503
         assert "revocations" in ready.json()["reason"]

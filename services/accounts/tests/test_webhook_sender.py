@@ -124,7 +124,9 @@ async def test_delivery__during_a_rotation_has_two_signatures(situation: Situati
     name, old = situation.endpoint("/200")
     caller = Principal("MEMBER", "m", situation.enterprise)
     with situation.database.transaction(Tenant(situation.enterprise)) as tx:
-        _, new = webhooks.rotate_secret(tx, situation.vault, name, overlap=timedelta(hours=1), caller=caller)
+        _, new = webhooks.rotate_secret(
+            tx, situation.vault, name, overlap=timedelta(hours=1), etag="", caller=caller
+        )
     situation.tell()
     await situation.step()
     (request,) = situation.partner.requests
