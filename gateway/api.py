@@ -17,6 +17,7 @@ from google.api import httpbody_pb2
 from google.protobuf.message import Message
 from opentelemetry import trace
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -30,6 +31,7 @@ from gateway.errors import Problem
 from gateway.idempotency import HEADER, apply_key
 from gateway.identity import ANONYMOUS, AccessTokens
 from gateway.limits import Body, ClientGoneError, RequestLimits, StageRates
+from gateway.login import LoginTries
 from gateway.replica import Exposures
 from gateway.routes import Route, Routes
 from gateway.serving import RolloutStage
@@ -65,6 +67,7 @@ class Api:
         admissions: Admissions,
         exposures: Exposures,
         limits: RequestLimits,
+        tries: LoginTries,
         stage_rates: StageRates,
         clock: Clock,
         stopping: asyncio.Event,
@@ -78,6 +81,7 @@ class Api:
         self._admissions = admissions
         self._exposures = exposures
         self._limits = limits
+        self._tries = tries
         self._stage_rates = stage_rates
         self._clock = clock
         self._stopping = stopping
@@ -100,6 +104,8 @@ class Api:
         if stage and principal.enterprise:
             self._stage_rates.take(method.access.feature, principal.enterprise, stage)
             principal = replace(principal, limits=stage.limits.told())
+        if method.access.login:
+            self._tries.count(Request(scope))
         with self._limits.request(*limited):
             body = Body(receive, method.body_bytes, headers.get("content-length"))
             if method.shape is Shape.UPLOAD:

@@ -66,7 +66,7 @@ _ANALYTICS = analytics.DESCRIPTOR.services_by_name["AnalyticsService"].full_name
 _SERVING = rollout.DESCRIPTOR.services_by_name["ServingService"].full_name
 _MARK_SECONDS = 1.0
 _LOGIN_BURST = 20
-_ADDRESS_BURST = 200
+ADDRESS_BURST = 200
 _DOCS_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -126,6 +126,10 @@ class Gateway:
             tenant_rate=settings.tenant_rate,
             tenant_concurrency=settings.tenant_concurrency,
         )
+        tries = LoginTries(
+            by_account=TokenBuckets(settings.login_rate, _LOGIN_BURST),
+            by_address=TokenBuckets(settings.login_address_rate, ADDRESS_BURST),
+        )
         api = Api(
             routes=Routes(methods),
             backends=self._backends,
@@ -133,6 +137,7 @@ class Gateway:
             admissions=admissions,
             exposures=exposures,
             limits=limits,
+            tries=tries,
             stage_rates=stage_rates,
             clock=clock,
             stopping=self.stopping,
@@ -151,10 +156,6 @@ class Gateway:
             heartbeat_seconds=settings.heartbeat_seconds,
         )
         ofrep = Ofrep(admissions=admissions, tokens=tokens, limits=limits, clock=clock, events=events)
-        tries = LoginTries(
-            by_account=TokenBuckets(settings.login_rate, _LOGIN_BURST),
-            by_address=TokenBuckets(settings.login_address_rate, _ADDRESS_BURST),
-        )
         login = Login(tokens=tokens, clock=clock, tries=tries, authenticate_client=self._authenticate_client)
         member_sessions = Sessions(
             tokens=tokens,

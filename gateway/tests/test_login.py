@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from gateway.app import ADDRESS_BURST
 from gateway.tests.test_api import problem
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -189,6 +190,20 @@ async def test_login__guessing_is_slowed_down(make_gateway):
     await problem(answer, 429, "TOO_MANY_LOGINS")
     assert int(answer.headers["retry-after"]) > 50
     assert other.status_code == 200
+
+
+async def test_login__other_ways_to_prove_a_password_count_too(make_gateway):
+    """A method that proves a password takes from its address's tries to log in, and leaves the last for nobody else."""
+    async with make_gateway(login_address_rate=0.01) as gateway:
+        tries = [
+            await gateway.http.post("/v1/enterprises/x/boxes:fill", content=b"")
+            for _ in range(ADDRESS_BURST + 1)
+        ]
+        login = await gateway.http.post("/v1/sessions", json={"email": "a@b.c", "password": "pässword"})
+
+    assert {each.status_code for each in tries[:-1]} == {tries[0].status_code} != {429}
+    for answer in (tries[-1], login):
+        await problem(answer, 429, "TOO_MANY_LOGINS")
 
 
 async def test_token__revoked_kind_of_caller(http):
