@@ -42,7 +42,7 @@ test: setup ## Run the fast suites
 	$(call suite,not slow and not compose,-n 3)
 
 test-slow: setup ## Run the suites that take their time
-	$(call suite,slow and not compose,-n 2)
+	$(call suite,slow and not compose,-n 3)
 
 test-compose: setup ## Run the suite of the containers; needs a Docker engine
 	@docker info >/dev/null 2>&1 || { echo "No Docker engine answers (docker info): start one, or set DOCKER_HOST."; exit 1; }
