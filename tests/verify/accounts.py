@@ -7,6 +7,7 @@ import typer
 from pydantic_settings import BaseSettings
 from rich.console import Console
 
+from services.chassis.logs import configure_logs
 from tests.verify import accounts_parts as parts
 from tests.verify.accounts_platform import platform
 from tests.verify.table import Check, verify
@@ -26,6 +27,8 @@ def main(
     only: Annotated[list[int] | None, typer.Option(help="Only these of the six; may be given again.")] = None,
 ) -> None:
     """Measure it all, or a part."""
+    # Senders run in this process: of thousands of posts only what goes wrong is told.
+    configure_logs("verify", "accounts", "WARNING")
     size = Size()
     checks: list[tuple[int, str, Check]] = [
         (1, "The tree of 10,000 accounts", parts.tree),

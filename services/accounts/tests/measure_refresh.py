@@ -136,6 +136,9 @@ def measure(
         # The leases of the dead have ended, and the pauses after the lost answers.
         _make_due(database, kills + lost)
         refresh(needs)
+        # Who met a connection that the server had closed waits for another turn, as after a lost answer.
+        _end_leases(database)
+        refresh(needs)
         before = ledger.requests()
         _end_leases(database)
         refresh(needs)
