@@ -1,5 +1,6 @@
 """Makes the fixtures of `services.chassis.testing` known to all tests, and keeps together what shares a platform."""
 
+import signal
 from collections import Counter
 
 import pytest
@@ -8,6 +9,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from services.chassis.testing.settings import TestSettings
+
+# Whatever a shell starts in the background has it ignored, and so would all that tests start, which some of them interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["services.chassis.testing.plugin"]
 
