@@ -15,6 +15,8 @@ import pika
 import psycopg
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from numerator.events.v1.accounts_pb2 import AccountTokenRefreshed
+from numerator.events.v1.publishing_pb2 import AccountTokenRefused
 from pika.adapters.blocking_connection import BlockingChannel
 
 from deploy.demo.client import eventually
@@ -34,6 +36,8 @@ _HUGE = 3
 """How many of a queue's bad messages have a body of 1 MiB."""
 _SECONDS = 30
 """How long the broker may take to take a queue's poison, and a handler to handle the good among it."""
+_AWAIT_THEIR_ACCOUNT = (AccountTokenRefreshed, AccountTokenRefused)
+"""Their handlers try again until somebody has told of the account: an event may overtake the one that does."""
 _STILL_SECONDS = 10
 """When no more dead letters have come for so long, no more will."""
 
@@ -149,8 +153,12 @@ class _Good:
         told = self._told(event_type)
         if told is None:
             enterprise = world.story.haihe
-            content_type, body = events.encode(about_nobody(queue.message_class, enterprise))
-            told = content_type, body, enterprise, enterprise, datetime.now(UTC)
+            account, when = f"{enterprise}/accounts/nobody", datetime.now(UTC)
+            if queue.message_class in _AWAIT_THEIR_ACCOUNT:
+                enterprise, account = self._account()
+                when = datetime.fromtimestamp(0, UTC)  # so long ago that it changes nothing
+            content_type, body = events.encode(about_nobody(queue.message_class, enterprise, account))
+            told = content_type, body, enterprise, enterprise, when
         content_type, body, subject, enterprise, when = told
         headers = make_headers(
             event_id="", event_type=event_type, source="numerator/chaos", subject=subject, ordering_key="",
@@ -171,6 +179,13 @@ class _Good:
                 if found:
                     return found
         return None
+
+    def _account(self) -> tuple[str, str]:
+        """An enterprise and an account of it."""
+        with psycopg.connect(self._url) as connection:
+            found = connection.execute("select enterprise, name from publishing.accounts limit 1").fetchone()
+        assert found is not None  # the story bound some
+        return found
 
     def send(self, publisher: Publisher, bad: list[Outgoing]) -> dict[str, datetime]:
         """Send bad messages in one window, with good ones evenly between; returns when each good one was sent, by id."""
@@ -231,9 +246,14 @@ class Sample:
         )
 
 
-def about_nobody(message_class: type[Message], enterprise: str) -> Message:
-    """An event of a class about things that do not exist, of an enterprise that does."""
-    texts = {"enterprise": enterprise, "user": "users/nobody", "reason": "REJECTED_CONTENT"}
+def about_nobody(message_class: type[Message], enterprise: str, account: str) -> Message:
+    """An event of a class about an account and things that do not exist, of an enterprise that does."""
+    texts = {
+        "enterprise": enterprise,
+        "account": account,
+        "user": "users/nobody",
+        "reason": "REJECTED_CONTENT",
+    }
     values: dict[str, object] = {}
     for each in message_class.DESCRIPTOR.fields:
         if each.is_repeated:
